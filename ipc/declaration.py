@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tuner.toml: what a tuner is, as data. Supervisor, BPF layer and worker all read it here.
+
+A folder is accepted whole or refused with one DeclarationError. Nothing in it is executed by
+reading it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import zlib
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from bpftune.ipc.bounds import parse_bound
+from bpftune.ipc.errors import DeclarationError
+
+DECLARATION_FILE = "tuner.toml"
+PROBE_FILE = "probe.bpf.c"
+POLICY_FILE = "policy.py"
+
+Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+
+_FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,2})\])?")
+_HOOK = re.compile(
+    r"(?P<kind>tp_btf|fentry|fexit|kprobe|kretprobe|raw_tp|tracepoint|sockops|cgroup|iter|poll)"
+    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?"
+)
+
+
+class Scope(StrEnum):
+    NETNS = "netns"
+    GLOBAL = "global"
+
+
+class Format(StrEnum):
+    INTEGERS = "integers"
+    CPUMASK = "cpumask"
+
+
+class Writer(StrEnum):
+    SYSCTL = "sysctl"
+    SOCKET = "socket"
+    """Set per connection by BPF; declared for the summary, never proposed."""
+
+
+class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One setting. `floor` and `cap` are formulas (bounds.py), one per field or one for all."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+(\.[a-zA-Z0-9_-]+)+$")]
+    scope: Scope
+    width: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+    floor: str | int | list[str | int] = 0
+    cap: str | int | list[str | int] = 2**31 - 1
+    moves: list[int] | None = None
+    """Indexes of the fields that may change; None: all."""
+    writer: Writer = Writer.SYSCTL
+    format: Format = Format.INTEGERS
+
+    def bounds(self, side: str) -> list[str]:
+        """The formulas of "floor" or "cap", one per field."""
+        given = getattr(self, side)
+        texts = given if isinstance(given, list) else [given] * self.width
+        return [str(text) for text in texts]
+
+
+class EventField(msgspec.Struct, frozen=True):
+    type: str
+    name: str
+    count: int
+    """0: a scalar; else the number of array elements."""
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened. Without `event` it is one that only the policy raises."""
+
+    id: Identifier
+    name: Sentence
+    tunable: str
+    why: Sentence
+    reason: Sentence
+    evidence: Identifier | None = None
+    event: list[str] | None = None
+    scope: Scope = Scope.NETNS
+
+    @property
+    def fields(self) -> list[EventField]:
+        return [_parse_field(text) for text in self.event or []]
+
+
+class Poll(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The last rung: a counter the supervisor reads, at least 1 s apart.
+
+    An event is made when `field` is nearly full of `limit`. `match` is a regular expression with
+    one group, an integer in `base`; all matches are added up.
+    """
+
+    file: Annotated[str, msgspec.Meta(pattern=r"^/proc/[a-z0-9_/]+$")]
+    match: str
+    base: int = 10
+    limit: str
+    """tunable whose field `limit_field` is the limit."""
+    limit_field: int = 0
+    value_event_field: str
+    limit_event_field: str
+    scenario: Identifier
+    interval_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 1
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One body in probe.bpf.c and its ladder, best rung first."""
+
+    name: Identifier
+    scenarios: list[str]
+    hooks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    poll: Poll | None = None
+
+    @property
+    def ladder(self) -> list[Hook]:
+        return [parse_hook(text) for text in self.hooks]
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """`kind:target`; `arguments` maps the body's arguments to the hook's, None: in order."""
+
+    kind: str
+    target: str = ""
+    arguments: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """One tuner.toml."""
+
+    name: Identifier
+    description: Sentence
+    tunables: list[Tunable]
+    scenarios: list[Scenario]
+    probes: list[Probe]
+    structs: dict[str, list[str]] = {}
+    """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
+    enums: dict[str, list[str]] = {}
+    """Kernel enums and the constants that probe.bpf.c names; each becomes a macro."""
+
+    @cached_property
+    def id(self) -> int:
+        """The tuner's number in event records: stable, so that it can be compiled in."""
+        return zlib.crc32(self.name.encode()) & 0xFFFF
+
+    @cached_property
+    def tunables_by_name(self) -> dict[str, Tunable]:
+        return {tunable.name: tunable for tunable in self.tunables}
+
+    @cached_property
+    def scenarios_by_id(self) -> dict[str, Scenario]:
+        return {scenario.id: scenario for scenario in self.scenarios}
+
+
+def load_declaration(folder: Path) -> Declaration:
+    """Read and check `folder`/tuner.toml. Raises DeclarationError."""
+    try:
+        text = (folder / DECLARATION_FILE).read_text()
+        declaration = msgspec.convert(tomllib.loads(text), Declaration)
+        _check(declaration)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DeclarationError(folder, _one_line(error)) from error
+    if declaration.name != folder.name:
+        raise DeclarationError(folder, f"it declares the name '{declaration.name}'")
+    return declaration
+
+
+def parse_hook(text: str) -> Hook:
+    match = _HOOK.fullmatch(text)
+    if match is None:
+        raise ValueError(f"cannot parse hook '{text}'")
+    arguments = match["arguments"]
+    return Hook(
+        kind=match["kind"],
+        target=match["target"] or "",
+        arguments=tuple(map(int, arguments.split(","))) if arguments else None,
+    )
+
+
+def _parse_field(text: str) -> EventField:
+    match = _FIELD.fullmatch(text)
+    if match is None:
+        raise ValueError(f"cannot parse event field '{text}': want 'u32 name' or 'u32 name[3]'")
+    return EventField(match[1], match[2], int(match[3] or 0))
+
+
+def _check(declaration: Declaration) -> None:
+    _unique("tunable", [tunable.name for tunable in declaration.tunables])
+    _unique("scenario", [scenario.id for scenario in declaration.scenarios])
+    _unique("probe", [probe.name for probe in declaration.probes])
+    for tunable in declaration.tunables:
+        _check_tunable(tunable)
+    for scenario in declaration.scenarios:
+        if scenario.tunable not in declaration.tunables_by_name:
+            raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
+        _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+    for probe in declaration.probes:
+        _check_probe(declaration, probe)
+
+
+def _check_tunable(tunable: Tunable) -> None:
+    for side in ("floor", "cap"):
+        formulas = tunable.bounds(side)
+        if len(formulas) != tunable.width:
+            raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(formulas)} {side}s")
+        for formula in formulas:
+            parse_bound(formula)
+    if any(not 0 <= index < tunable.width for index in tunable.moves or []):
+        raise ValueError(f"{tunable.name} has no field {tunable.moves}")
+
+
+def _check_probe(declaration: Declaration, probe: Probe) -> None:
+    named = [*probe.scenarios, *([probe.poll.scenario] if probe.poll else [])]
+    for scenario_id in named:
+        scenario = declaration.scenarios_by_id.get(scenario_id)
+        if scenario is None or scenario.event is None:
+            raise ValueError(f"probe '{probe.name}' names '{scenario_id}', not a scenario with an event")
+    polls = [hook for hook in probe.ladder if hook.kind == "poll"]
+    if bool(polls) != (probe.poll is not None):
+        raise ValueError(f"probe '{probe.name}': a poll rung and a [probes.poll] table go together")
+    if probe.poll is not None:
+        re.compile(probe.poll.match)
+        fields = {field.name for field in declaration.scenarios_by_id[probe.poll.scenario].fields}
+        wanted = {probe.poll.value_event_field, probe.poll.limit_event_field}
+        if not wanted <= fields or probe.poll.limit not in declaration.tunables_by_name:
+            raise ValueError(f"probe '{probe.name}': its poll names an unknown field or tunable")
+
+
+def _unique(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what} '{name}' is declared twice")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What supervisor and workers say to each other.
+
+One ZeroMQ ipc socket per worker, so the socket is the sender's identity. The supervisor keeps at
+most one `Deliver` unanswered per worker; everything else needs no answer unless it says so.
+A namespace is named by its cookie; cookie 0 stands for "no namespace": global tunables and the
+state that belongs to no single namespace.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+GLOBAL = 0
+
+Value = tuple[int, ...]
+"""A tunable's value: one integer per field; a cpumask is one integer of any size."""
+
+Number = int | float
+
+
+class Netns(msgspec.Struct, frozen=True, kw_only=True):
+    """One network namespace as people and the kernel know it."""
+
+    cookie: int
+    inum: int = 0
+    name: str = ""
+    initial: bool = False
+
+
+class TunableView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tunable in one namespace, as the worker may rely on it."""
+
+    original: Value
+    current: Value
+    floor: Value
+    cap: Value
+    adopted: bool = True
+    """False: the administrator set it in sysctl.d; proposals for it are refused."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """All tunables of one tuner in one namespace. Tunables the namespace lacks are absent."""
+
+    netns: Netns
+    tunables: dict[str, TunableView]
+    memory_bytes: int
+    """Managed pages above the high watermark of zone Normal (else DMA32), in bytes."""
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    tunable: str
+    netns_cookie: int
+    expected: Value
+    new: Value
+    scenario: str
+    reason: str
+    evidence: dict[str, Number] = {}
+    device: int = 0
+    """ifindex that the cap depends on (neighbour tables), else 0."""
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision worth a log line that changes nothing: growth stopped, frozen, at the cap."""
+
+    tunable: str
+    netns_cookie: int
+    scenario: str
+    text: str
+
+
+class SavedState(msgspec.Struct, frozen=True, kw_only=True):
+    """One namespace's policy state, opaque to the supervisor."""
+
+    netns_cookie: int
+    record: bytes
+
+
+class Status(StrEnum):
+    APPLIED = "applied"
+    OBSERVED = "observed"
+    """--dry-run: everything was checked, nothing was written."""
+    STALE = "stale"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    proposal: Proposal
+    status: Status
+    current: Value
+    why: str = ""
+    change_id: int = 0
+
+
+# supervisor -> worker
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """First message after connecting; answered with `Ready`."""
+
+    version: int
+    tuner: str
+    shift: int
+    """Each step moves a value by value >> shift, 2..6."""
+    saved: list[SavedState] = []
+    views: list[View] = []
+    """The current values of every namespace in `saved`, and the global ones (netns cookie 0)."""
+
+
+class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One raw BPF record, answered with `Answer`. `view` comes when the worker has none or it changed."""
+
+    seq: int
+    record: bytes
+    netns: Netns
+    view: View | None = None
+    global_view: View | None = None
+
+
+class Outcomes(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    outcomes: list[Outcome]
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The namespace is gone, or the tuner was turned off there: drop its view and pending wake-ups.
+    `state` too says that the learned state goes as well."""
+
+    netns_cookie: int
+    state: bool
+
+
+class Summarize(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answered with `Report`."""
+
+    seq: int
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The worker ends with exit code 0."""
+
+
+ToWorker = Start | Deliver | Outcomes | Forget | Summarize | Stop
+
+
+# worker -> supervisor
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    version: int
+    pid: int
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What the policy wants after event `seq`; seq 0: after one of its own timers or an outcome."""
+
+    seq: int
+    proposals: list[Proposal] = []
+    notes: list[Note] = []
+    saved: list[SavedState] = []
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A tuner's own table in the summary."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | int | float]]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    seq: int
+    tables: list[Table]
+
+
+ToSupervisor = Ready | Answer | Report
