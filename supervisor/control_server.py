@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The control socket: takes requests, checks who asks, answers each with a reply or a Failure.
+
+A request never ends the daemon: whatever is wrong with it becomes a Failure and changes nothing.
+Who asks is what the kernel says of the connection (SO_PEERCRED, which libzmq hands on as the
+message property "Peer-Address", "...:uid:gid:pid"), never what the message says.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from bpftune.ipc.control import CHANGING, CONTROL_SOCKET, MAX_REQUEST_BYTES, Failure, Reply, Request
+from bpftune.ipc.control import replies as reply_codec
+from bpftune.ipc.control import requests as request_codec
+from bpftune.ipc.errors import BpftuneError, NotPermitted, ProtocolError
+from bpftune.supervisor.loop import Loop
+
+GROUP = "bpftune"
+CONNECTION_LIMIT_BYTES = 128 * MAX_REQUEST_BYTES
+"""Between MAX_REQUEST_BYTES and this a request gets an error; above it libzmq drops the connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    uid: int
+    gid: int
+    pid: int
+
+    def __str__(self) -> str:
+        return f"uid {self.uid}, pid {self.pid}"
+
+
+Handler = Callable[[Request, Peer], Reply]
+
+
+class ControlServer:
+    def __init__(self, *, loop: Loop, context: zmq.Context[zmq.Socket[bytes]], run_dir: Path) -> None:
+        self._loop = loop
+        self._path = run_dir / CONTROL_SOCKET
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 200)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, CONNECTION_LIMIT_BYTES)
+        bind_for_group(self._socket, self._path)
+        self._handler: Handler | None = None
+
+    def serve(self, handler: Handler) -> None:
+        self._handler = handler
+        self._loop.watch(self._socket, self._drain)
+
+    def close(self) -> None:
+        self._loop.unwatch(self._socket)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _drain(self) -> None:
+        while self._socket.poll(0):
+            identity, *frames = self._socket.recv_multipart(copy=False)
+            reply = self._answer(frames)
+            self._socket.send_multipart([identity.bytes, reply_codec.encode(reply)])
+
+    def _answer(self, frames: list[zmq.Frame]) -> Reply:
+        assert self._handler is not None
+        try:
+            if len(frames) != 1:
+                raise ProtocolError(f"cannot read request: {len(frames)} parts, want 1")
+            peer = parse_peer(_peer_address(frames[0]))
+            request = request_codec.decode(frames[0].bytes)
+            if isinstance(request, CHANGING) and peer.uid != 0:
+                raise NotPermitted(f"cannot {tag_of(request)}: only root may, you are uid {peer.uid}")
+            return self._handler(request, peer)
+        except BpftuneError as error:
+            return Failure(kind=error.kind, message=str(error), value=error.value, exit_code=error.exit_code)
+
+
+def tag_of(request: Request) -> str:
+    """The verb, as it stands in the message."""
+    return str(type(request).__struct_config__.tag)
+
+
+def _peer_address(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("Peer-Address"))  # type: ignore[arg-type]  # typeshed knows integer properties only
+    except zmq.ZMQError:
+        return ""
+
+
+def parse_peer(address: str) -> Peer:
+    """Raises NotPermitted when the property is missing: nobody unknown is served."""
+    try:
+        uid, gid, pid = map(int, address.rsplit(":", 3)[-3:])
+    except ValueError:
+        raise NotPermitted(f"cannot tell who asks: peer address {address!r}") from None
+    return Peer(uid=uid, gid=gid, pid=pid)
+
+
+def bind_for_group(socket: zmq.Socket[bytes], path: Path) -> None:
+    """Bind an ipc socket of mode 0660 that root and the service's group can connect to."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        socket.bind(f"ipc://{path}")
+    finally:
+        os.umask(before)
+    try:
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+    except KeyError:
+        return  # no such group on this machine: root only
+    path.chmod(0o660)
