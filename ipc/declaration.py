@@ -60,6 +60,8 @@ class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     cap: str | int | list[str | int] = 2**31 - 1
     moves: list[int] | None = None
     """Indexes of the fields that may change; None: all."""
+    fields: list[Identifier] = []
+    """What the kernel's documentation calls each field, for log lines; empty: not named."""
     writer: Writer = Writer.SYSCTL
     format: Format = Format.INTEGERS
 
@@ -217,6 +219,8 @@ def _check_tunable(tunable: Tunable) -> None:
             raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(formulas)} {side}s")
         for formula in formulas:
             parse_bound(formula)
+    if tunable.fields and len(tunable.fields) != tunable.width:
+        raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
 
