@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tuners that are loaded: their folders, BPF programs, workers and what they did.
+
+The roster follows the folders: a folder dropped in is compiled, attached and given a worker; one
+that goes is taken out again. Whatever fails for one tuner is logged and costs that tuner only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from bpftune.bpf.runtime import Bpf, ProbeSource
+from bpftune.ipc.control import HookStatus, TunerState
+from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.errors import UnknownName
+from bpftune.supervisor.folders import Scan, TunerFolder
+from bpftune.supervisor.polls import Poller
+from bpftune.supervisor.worker import Worker
+
+WorkerFactory = Callable[[TunerFolder], Worker]
+PollerFactory = Callable[[Declaration], list[Poller]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Tuner:
+    """One loaded tuner. `worker` is None where nothing of it can be observed."""
+
+    folder: TunerFolder
+    worker: Worker | None
+    hooks: list[HookStatus]
+    detached_because: str = ""
+    pollers: list[Poller] = field(default_factory=list)
+    occurrences: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """(scenario, tunable, netns cookie) -> changes made because of it."""
+    changes: int = 0
+    last_change: str | None = None
+    last_change_s: float | None = None
+
+    @property
+    def declaration(self) -> Declaration:
+        return self.folder.declaration
+
+    @property
+    def name(self) -> str:
+        return self.folder.declaration.name
+
+    @property
+    def state(self) -> TunerState:
+        if self.worker is None:
+            return TunerState.INACTIVE
+        return TunerState.DISABLED if self.detached_because else self.worker.state
+
+    @property
+    def why(self) -> str:
+        if self.worker is None:
+            return "; ".join(
+                f"{hook}: {reason}" for status in self.hooks for hook, reason in status.refused.items()
+            )
+        return self.detached_because or self.worker.why
+
+
+class Roster:
+    def __init__(
+        self,
+        *,
+        bpf: Bpf,
+        allow: Collection[str],
+        new_worker: WorkerFactory,
+        new_pollers: PollerFactory,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._bpf = bpf
+        self._allow = frozenset(allow)
+        self._new_worker = new_worker
+        self._new_pollers = new_pollers
+        self._warn = warn
+        self._tuners: dict[str, Tuner] = {}
+        self._by_id: dict[int, Tuner] = {}
+        self.refused: list[str] = []
+
+    def __iter__(self) -> Iterator[Tuner]:
+        return iter(self._tuners.values())
+
+    def __len__(self) -> int:
+        return len(self._tuners)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tuners
+
+    def __getitem__(self, name: str) -> Tuner:
+        """Raises UnknownName, with the nearest name there is."""
+        try:
+            return self._tuners[name]
+        except KeyError:
+            raise UnknownName("tuner", name, self._tuners) from None
+
+    def by_id(self, tuner_id: int) -> Tuner | None:
+        return self._by_id.get(tuner_id)
+
+    def follow(self, scan: Scan) -> list[str]:
+        """Make the roster what the folders say; returns the names that were added."""
+        self._note_refusals(scan)
+        wanted = {name: folder for name, folder in scan.accepted.items() if self._allowed(name)}
+        for name in [*self._tuners]:
+            if wanted.get(name) != self._tuners[name].folder:
+                self.remove(name)
+        return self._add([folder for name, folder in wanted.items() if name not in self._tuners])
+
+    def remove(self, name: str) -> None:
+        tuner = self._tuners.pop(name)
+        del self._by_id[tuner.declaration.id]
+        for poller in tuner.pollers:
+            poller.close()
+        self._bpf.unload(name)
+        if tuner.worker is not None:
+            tuner.worker.stop()
+
+    def attach(self, tuner: Tuner) -> None:
+        """Hook the tuner's probes; polls stand in for probes that have no hook."""
+        tuner.detached_because = ""
+        tuner.hooks = self._bpf.attach(tuner.name)
+        if not tuner.pollers:
+            tuner.pollers = self._new_pollers(tuner.declaration)
+
+    def detach(self, tuner: Tuner, why: str) -> None:
+        """Take the probes out: the tuner then costs nothing."""
+        tuner.detached_because = why
+        for poller in tuner.pollers:
+            poller.close()
+        tuner.pollers = []
+        self._bpf.detach(tuner.name)
+
+    def _allowed(self, name: str) -> bool:
+        return not self._allow or name in self._allow
+
+    def _note_refusals(self, scan: Scan) -> None:
+        refused = sorted(scan.refused.values())
+        for text in refused:
+            if text not in self.refused:
+                self._warn(text)
+        self.refused = refused
+
+    def _add(self, folders: list[TunerFolder]) -> list[str]:
+        failures = self._bpf.load(
+            [ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in folders]
+        )
+        for name, error in failures.items():
+            self._warn(f"tuner '{name}' is left out: {error}")
+            self.refused.append(str(error))
+        added = [folder for folder in folders if folder.declaration.name not in failures]
+        for folder in added:
+            self._enter(folder)
+        return [folder.declaration.name for folder in added]
+
+    def _enter(self, folder: TunerFolder) -> None:
+        tuner = Tuner(folder=folder, worker=None, hooks=[])
+        self._tuners[tuner.name] = tuner
+        self._by_id[tuner.declaration.id] = tuner
+        self.attach(tuner)
+        if any(status.hook for status in tuner.hooks):
+            tuner.worker = self._new_worker(folder)
+            tuner.worker.start()
+        else:
+            self._warn(f"tuner '{tuner.name}' is inactive: {tuner.why}")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bpftune.ipc.declaration import Declaration, load_declaration, parse_hook
+from bpftune.ipc.errors import DeclarationError
+
+SHIPPED = Path(__file__).resolve().parents[3] / "tuners"
+
+SMALL = """
+name = "small"
+description = "a tuner for the test"
+
+[[tunables]]
+name = "net.core.somaxconn"
+scope = "netns"
+floor = 128
+cap = "max(original, 65535)"
+
+[[scenarios]]
+id = "near_limit"
+name = "the limit is near"
+tunable = "net.core.somaxconn"
+why = "Because it is."
+reason = "the limit being near"
+event = ["u32 value", "u64 limits[3]"]
+
+[[probes]]
+name = "watch"
+scenarios = ["near_limit"]
+hooks = ["tp_btf:some_event", "kprobe:some_function(1,0)"]
+"""
+
+
+def load(tmp_path: Path, text: str, name: str = "small") -> Declaration:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "tuner.toml").write_text(text)
+    return load_declaration(folder)
+
+
+def test_a_declaration_is_read(tmp_path: Path) -> None:
+    declaration = load(tmp_path, SMALL)
+    assert declaration.tunables_by_name["net.core.somaxconn"].bounds("floor") == ["128"]
+    fields = declaration.scenarios_by_id["near_limit"].fields
+    assert [(field.type, field.name, field.count) for field in fields] == [
+        ("u32", "value", 0),
+        ("u64", "limits", 3),
+    ]
+    assert [str(hook) for hook in declaration.probes[0].ladder] == [
+        "tp_btf:some_event",
+        "kprobe:some_function",
+    ]
+    assert declaration.probes[0].ladder[1].arguments == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ('name = "small"', 'name = "other"', "declares the name 'other'"),
+        ('name = "small"', 'name = "Small!"', "name"),
+        ("floor = 128", "floor = [1, 2]", "1 fields but 2 floors"),
+        ("max(original, 65535)", "max(original", "bound"),
+        ('tunable = "net.core.somaxconn"', 'tunable = "net.core.other"', "unknown tunable"),
+        ('scenarios = ["near_limit"]', 'scenarios = ["far_limit"]', "far_limit"),
+        ('"u32 value"', '"float value"', "cannot parse event field"),
+        ('"u32 value"', '"u32 limits"', "declared twice"),
+        ("tp_btf:some_event", "lsm:file_open", "cannot parse hook"),
+        ('"tp_btf:some_event", ', '"poll", ', "go together"),
+        ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
+        ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ("[[tunables]]", "[[tunables", "Expected"),
+    ],
+)
+def test_a_wrong_declaration_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    assert old in SMALL
+    with pytest.raises(DeclarationError) as caught:
+        load(tmp_path, SMALL.replace(old, new, 1))
+    assert cause in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_declaration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeclarationError, match=r"No such file"):
+        load_declaration(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["tp_btf", "sockops", "cgroup:sysctl", "iter:tcp", "tracepoint:syscalls/x"])
+def test_hooks_print_as_they_are_written(text: str) -> None:
+    assert str(parse_hook(text)) == text
+
+
+@pytest.mark.parametrize("folder", sorted(SHIPPED.glob("*/tuner.toml")), ids=lambda path: path.parent.name)
+def test_shipped_declarations_are_valid(folder: Path) -> None:
+    assert load_declaration(folder.parent).tunables

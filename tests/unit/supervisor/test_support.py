@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from bpftune.ipc.control import HookStatus
+from bpftune.supervisor.support import Support, format_hook_table, judge_support
+
+
+def status(hook: str | None, **refused: str) -> HookStatus:
+    return HookStatus(probe="p", scenarios=["s"], hook=hook, refused=refused)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "expected"),
+    [
+        (["tp_btf:x", "sockops"], Support.FULL),
+        (["tp_btf:x", "kprobe:x"], Support.LEGACY),
+        (["tp_btf:x", "poll:/proc/net/x"], Support.LEGACY),
+        (["tp_btf:x", None], Support.LEGACY),
+        ([None, None], Support.NONE),
+        ([], Support.NONE),
+    ],
+)
+def test_support_follows_from_the_hooks_in_use(hooks: list[str | None], expected: Support) -> None:
+    assert judge_support({"t": [status(hook) for hook in hooks]}) is expected
+
+
+def test_the_table_says_why_a_better_rung_is_not_used() -> None:
+    lines = format_hook_table({"tcp_buffer": [status("kprobe:f", **{"fentry:f": "not permitted"})]})
+    assert lines[1].split() == ["tcp_buffer", "s", "kprobe:f"]
+    assert lines[2].strip() == "not fentry:f: not permitted"
