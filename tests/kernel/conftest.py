@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fixtures of the kernel tests, and the guard that leaves the machine as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests import leftovers
+from tests.kernel import namespaces, sysctl_guard
+from tests.kernel.daemon import Daemon, running
+from tests.kernel.namespaces import Namespace, Pair
+from tests.requirements import require_root
+
+
+class StartDaemon(Protocol):
+    def __call__(self, *arguments: str) -> Daemon: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_restored() -> Iterator[None]:
+    """Root only; the sysctls of the initial namespace that tuners may move are put back."""
+    require_root()
+    with sysctl_guard.guarded(sysctl_guard.declared_sysctls()):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left(machine_restored: None) -> Iterator[None]:
+    """Fails the module that leaves a namespace, a mount or a BPF program behind."""
+    namespaces_before, mounts_before = leftovers.namespaces(), leftovers.mounts()
+    programs_before = leftovers.programs()
+    yield
+    assert not leftovers.settle(lambda: leftovers.namespaces() - namespaces_before), "namespaces left behind"
+    assert not leftovers.settle(lambda: leftovers.mounts() - mounts_before), "mounts left behind"
+    assert not leftovers.settle(lambda: leftovers.programs() - programs_before), "BPF programs left behind"
+
+
+@pytest.fixture
+def netns() -> Iterator[Namespace]:
+    with namespaces.namespace() as created:
+        yield created
+
+
+@pytest.fixture
+def veth() -> Iterator[Pair]:
+    """Two namespaces joined by a veth."""
+    with namespaces.pair() as made:
+        yield made
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+    """Call it to start a ready daemon; all daemons of a test share state and run directory."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> Daemon:
+            return stack.enter_context(running(*arguments, directory=tmp_path))
+
+        yield start

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Throwaway network namespaces and the veth between two of them.
+
+Kernel tests call it. Nothing here touches the initial namespace: a test that must (global
+sysctls) is covered by the guard in sysctl_guard.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_NETNS = Path("/run/netns")
+PROC_SYS = Path("/proc/sys")
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A named network namespace with its loopback up."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return RUN_NETNS / self.name
+
+    @property
+    def inum(self) -> int:
+        return self.path.stat().st_ino
+
+    def command(self, *argv: str) -> list[str]:
+        """`argv` as a command line that runs in this namespace."""
+        return ["ip", "netns", "exec", self.name, *argv]
+
+    def run(self, *argv: str) -> str:
+        """Run a command in this namespace and return what it printed."""
+        return checked(self.command(*argv))
+
+    def read_sysctl(self, key: str) -> str:
+        """The value as sysctl(8) prints it, fields separated by one space."""
+        with self.entered():
+            return read_sysctl(key)
+
+    def write_sysctl(self, key: str, value: str) -> None:
+        """Write as this process, from inside; `run("sysctl", ...)` writes as an administrator would."""
+        with self.entered():
+            sysctl_path(key).write_text(value)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread is in this namespace inside the block."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self.path)
+            try:
+                yield
+            finally:
+                _setns(Path(f"/proc/self/fd/{home}"))
+        finally:
+            os.close(home)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two namespaces joined by a veth, `a` at one end and `b` at the other."""
+
+    a: Namespace
+    b: Namespace
+    a_ipv4: str
+    b_ipv4: str
+    a_ipv6: str
+    b_ipv6: str
+    device: str = "veth0"
+    """Its name is the same in both."""
+
+
+@contextlib.contextmanager
+def namespace(label: str = "ns") -> Iterator[Namespace]:
+    """A new namespace named after `label`, deleted at the end of the block."""
+    created = Namespace(name=f"bt-{label}-{uuid.uuid4().hex[:6]}")
+    checked(["ip", "netns", "add", created.name])
+    try:
+        created.run("ip", "link", "set", "lo", "up")
+        yield created
+    finally:
+        checked(["ip", "netns", "delete", created.name])
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[Pair]:
+    """Two joined namespaces with an IPv4 and an IPv6 address each, reachable when it returns."""
+    with namespace("a") as a, namespace("b") as b:
+        made = Pair(a=a, b=b, a_ipv4="10.77.0.1", b_ipv4="10.77.0.2", a_ipv6="fd77::1", b_ipv6="fd77::2")
+        _join(made)
+        yield made
+
+
+def _join(pair: Pair) -> None:
+    device = pair.device
+    pair.a.run("ip", "link", "add", device, "type", "veth", "peer", "name", device, "netns", pair.b.name)
+    ends = ((pair.a, pair.a_ipv4, pair.a_ipv6), (pair.b, pair.b_ipv4, pair.b_ipv6))
+    for end, ipv4, ipv6 in ends:
+        end.run("ip", "address", "add", f"{ipv4}/24", "dev", device)
+        # Without nodad the address is unusable for the second that duplicate detection takes.
+        end.run("ip", "address", "add", f"{ipv6}/64", "dev", device, "nodad")
+        end.run("ip", "link", "set", device, "up")
+
+
+def sysctl_path(key: str) -> Path:
+    return PROC_SYS / key.replace(".", "/")
+
+
+def read_sysctl(key: str) -> str:
+    """A sysctl of the calling thread's namespace."""
+    return " ".join(sysctl_path(key).read_text().split())
+
+
+def checked(argv: Sequence[str]) -> str:
+    """Run a command; AssertionError with what it said when it fails."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def _setns(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+            errno = ctypes.get_errno()
+            raise OSError(errno, os.strerror(errno), str(path))
+    finally:
+        os.close(descriptor)
