@@ -221,7 +221,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     evidence: dict[str, Number]
     outcome: str
-    """"intent", "applied", "failed", "undone", "rolled back"."""
+    """"intent", "applied", "failed", "undone", "left" (someone else wrote meanwhile), "rolled back"."""
 
 
 class HistoryReply(msgspec.Struct, frozen=True, kw_only=True, tag="history"):

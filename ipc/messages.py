@@ -61,6 +61,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Number] = {}
     device: int = 0
     """ifindex that the cap depends on (neighbour tables), else 0."""
+    device_netns_cookie: int = GLOBAL
+    """The namespace that `device` is in: a global tunable can depend on any namespace's device."""
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,7 @@ class Situation:
             reason=self.declaration.scenarios_by_id[scenario].reason,
             evidence=dict(evidence),
             device=device,
+            device_netns_cookie=self.netns.cookie if device else GLOBAL,
         )
 
     def note(self, tunable: str, scenario: str, text: str) -> Note:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where network namespaces can be found in the file system, and what people call them.
+
+Called by netns.py only. It reads directories and never opens a namespace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class NetnsNames:
+    """`ip netns` names by inode number, re-read when the directory changed."""
+
+    def __init__(self, *, run_netns: Path, proc_root: Path, nsfs_device: int) -> None:
+        self._run_netns = str(run_netns)
+        self._proc_root = str(proc_root)
+        self._device = nsfs_device
+        self._names: dict[int, str] = {}
+        self._read_at_mtime_ns = -1
+
+    def named(self, inum: int) -> str | None:
+        """The /run/netns name of a namespace; one stat(2) when nothing changed."""
+        self._refresh()
+        return self._names.get(inum)
+
+    def describe(self, inum: int, pid: int) -> str:
+        """A name for people: of /run/netns, else of `pid` or any other process inside."""
+        return self.named(inum) or self._process_name(inum, pid) or f"inode {inum}"
+
+    def paths(self, inum: int, pid: int) -> Iterator[str]:
+        """Paths that name the namespace right now, cheapest to find first."""
+        name = self.named(inum)
+        if name is not None:
+            yield f"{self._run_netns}/{name}"
+        if pid and self._inum(path := self._of_pid(str(pid))) == inum:
+            yield path
+        yield from (path for path in self._of_processes() if self._inum(path) == inum)
+
+    def all(self) -> Iterator[tuple[int, str, int]]:
+        """(inum, path, pid or 0) of every name and process, so with repetitions."""
+        self._refresh()
+        for inum, name in self._names.items():
+            yield inum, f"{self._run_netns}/{name}", 0
+        for path in self._of_processes():
+            inum = self._inum(path)
+            if inum:
+                yield inum, path, int(path.split("/")[-3])
+
+    def _refresh(self) -> None:
+        try:
+            mtime_ns = os.stat(self._run_netns).st_mtime_ns
+        except OSError:
+            self._names.clear()
+            return
+        if mtime_ns != self._read_at_mtime_ns:
+            self._read_names()
+            # `ip netns add` makes a plain file first and mounts the namespace over it, which does
+            # not change the directory again: until then read it anew every time.
+            settled = len(self._names) == len(os.listdir(self._run_netns))
+            self._read_at_mtime_ns = mtime_ns if settled else -1
+
+    def _read_names(self) -> None:
+        found = ((self._inum(f"{self._run_netns}/{name}"), name) for name in os.listdir(self._run_netns))
+        self._names = {inum: name for inum, name in found if inum}
+
+    def _process_name(self, inum: int, pid: int) -> str | None:
+        for path in self.paths(inum, pid):
+            comm = path.removesuffix("ns/net") + "comm"
+            try:
+                text = Path(comm).read_text(errors="replace").rstrip("\n")
+            except OSError:
+                continue
+            return f"pid {path.split('/')[-3]} ({text})"
+        return None
+
+    def _of_pid(self, pid: str) -> str:
+        return f"{self._proc_root}/{pid}/ns/net"
+
+    def _of_processes(self) -> Iterator[str]:
+        return (self._of_pid(pid) for pid in os.listdir(self._proc_root) if pid.isdigit())
+
+    def _inum(self, path: str) -> int:
+        """Inode number of the namespace at `path`, 0 when it names none."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return 0
+        return found.st_ino if found.st_dev == self._device else 0
