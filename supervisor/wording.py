@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lines that users of bpftune read and grep. Pure: values in, text out.
+
+The formats are an interface, also of the summary at exit and of `bpftune-ctl summary`. In the
+initial namespace ("global ns") they are fixed to the letter; in another one, lines that would
+otherwise read the same carry its name at the end.
+"""
+
+from __future__ import annotations
+
+from bpftune.ipc.declaration import Format, Scenario, Tunable
+from bpftune.ipc.messages import GLOBAL, Netns, Value
+
+CPUMASK_GROUP_BITS = 32
+
+
+def scenario_line(scenario: Scenario, netns: Netns, *, tunable: str = "") -> str:
+    """What happened and why it matters; comes before the change it led to. `tunable`: the one that is
+    changed, when it is not the scenario's own."""
+    concerned = tunable or scenario.tunable
+    return (
+        f"Scenario '{scenario.name}' occurred for tunable '{concerned}' {format_where(netns)}. {scenario.why}"
+    )
+
+
+def change_line(
+    reason: str, tunable: Tunable, old: Value, new: Value, *, netns: Netns, observe: bool = False
+) -> str:
+    """One change made, or with `observe` one that would have been made."""
+    verb = "would change" if observe else "change"
+    values = f"from ({format_value(tunable, old)}) -> ({format_value(tunable, new)})"
+    return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{_elsewhere(netns)}"
+
+
+def override_line(
+    *,
+    pid: int,
+    argv0: str,
+    key: str,
+    tuner: str,
+    netns: Netns,
+    old: str | None = None,
+    new: str | None = None,
+    user: str | None = None,
+) -> str:
+    """Someone else wrote a tuner's sysctl: who, which, what was done about it, old -> new if known."""
+    writer = f"pid {pid}, cmd '{argv0}' modified sysctl '{key}' that tuner '{tuner}' uses"
+    details = [f"user '{user}'"] if user is not None else []
+    if old is not None and new is not None:
+        details.append(f"from ({_one_space(old)}) -> ({_one_space(new)})")
+    because = f": {', '.join(details)}" if details else ""
+    return f"{writer}; disabling '{tuner}' {format_where(netns)}{because}"
+
+
+def scenario_summary_line(*, name: str, count: int, tunable: str, netns: Netns, why: str) -> str:
+    times = f"{count} time" if count == 1 else f"{count} times"
+    where = format_where(netns)
+    return f"Summary: scenario '{name}' occurred {times} for tunable '{tunable}' {where}. {why}"
+
+
+def changed_line(*, tunable: Tunable, netns: Netns, original: Value, current: Value) -> str:
+    values = f"({format_value(tunable, original)}) -> ({format_value(tunable, current)})"
+    return f"sysctl '{tunable.name}' changed from {values}{_elsewhere(netns)}"
+
+
+def repeated_line(message: str, *, count: int, seconds: int) -> str:
+    """What stands for `count` more lines like `message`."""
+    times = "1 time" if count == 1 else f"{count} times"
+    return f"{message} (repeated {times} in {seconds} s)"
+
+
+def format_where(netns: Netns) -> str:
+    if netns.initial or netns.cookie == GLOBAL:
+        return "in global ns"
+    return f"in netns '{netns.name or f'cookie {netns.cookie}'}'"
+
+
+def format_tunable(tunable: Tunable) -> str:
+    """The name, with the names of its fields if it declares them: `tcp_rmem(min default max)`."""
+    return f"{tunable.name}({' '.join(tunable.fields)})" if tunable.fields else tunable.name
+
+
+def format_value(tunable: Tunable, value: Value) -> str:
+    """As sysctl(8) prints it."""
+    if tunable.format is Format.CPUMASK:
+        return _format_cpumask(value[0])
+    return " ".join(map(str, value))
+
+
+def _format_cpumask(mask: int) -> str:
+    """Groups of 32 bits in hex, highest first, as the kernel's %*pb prints them."""
+    groups = [mask & 0xFFFFFFFF]
+    while mask := mask >> CPUMASK_GROUP_BITS:
+        groups.insert(0, mask & 0xFFFFFFFF)
+    return ",".join([f"{groups[0]:x}", *(f"{group:08x}" for group in groups[1:])])
+
+
+def _elsewhere(netns: Netns) -> str:
+    where = format_where(netns)
+    return "" if where == "in global ns" else f" {where}"
+
+
+def _one_space(value: str) -> str:
+    """A written value on one line: administrators use tabs, blanks and a final newline."""
+    return " ".join(value.split())
