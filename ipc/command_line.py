@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The argparse parser of both commands: wrong use is a UsageError of one line, never a usage dump.
+
+`-h` and `-V` print and end the process with 0, as argparse does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import NoReturn
+
+from bpftune.ipc.errors import UnknownName, UsageError
+
+
+class CommandLine(argparse.ArgumentParser):
+    """No abbreviated options: what a script says today must not change its meaning tomorrow."""
+
+    def __init__(self, **settings: object) -> None:
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)  # type: ignore[arg-type]  # argparse's own keywords
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is one of `known`. Raises UnknownName with the nearest one."""
+    names = list(known)
+    if name not in names:
+        raise UnknownName(what, name, names)
+    return name
