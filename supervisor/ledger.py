@@ -258,9 +258,11 @@ class Ledger:
             )
 
     def _changes(self, where: str, *parameters: Any) -> list[Change]:
-        return list(
-            map(parse_change, self._rows(f"SELECT {CHANGE_COLUMNS} FROM changes {where}", *parameters))
-        )
+        rows = self._rows(f"SELECT {CHANGE_COLUMNS} FROM changes {where}", *parameters)
+        try:
+            return [parse_change(row) for row in rows]
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            raise LedgerError(self._path, f"a row of table 'changes' is damaged: {error}") from error
 
     def _value(self, query: str, *parameters: Any) -> Any:
         rows = self._rows(query, *parameters)

@@ -19,7 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from bpftune.ipc.control import Override
 from bpftune.ipc.errors import LedgerError
+from bpftune.supervisor.ledger_rows import CELL_COLUMNS, parse_cell
 
 LEDGER_FILE = "ledger.db"
 _APPLICATION_ID = 0x62706674  # "bpft"
@@ -128,6 +132,18 @@ def _check(connection: sqlite3.Connection) -> None:
     result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if result != "ok":
         raise _Unusable(result)
+    _check_rows(connection)
+
+
+def _check_rows(connection: sqlite3.Connection) -> None:
+    """Rows that a start relies on; a damaged row of history fails when it is asked for."""
+    try:
+        for row in connection.execute(f"SELECT {CELL_COLUMNS} FROM cells"):
+            parse_cell(row)
+        for (record,) in connection.execute("SELECT record FROM overrides"):
+            msgspec.json.decode(record, type=Override)
+    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise _Unusable(f"damaged row: {error}") from error
 
 
 def _create(connection: sqlite3.Connection) -> None:
