@@ -27,7 +27,7 @@ POLICY_FILE = "policy.py"
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 
-_FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,2})\])?")
+_FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,3})\])?")
 _HOOK = re.compile(
     r"(?P<kind>tp_btf|fentry|fexit|kprobe|kretprobe|raw_tp|tracepoint|sockops|cgroup|iter|poll)"
     r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?"
@@ -84,7 +84,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     id: Identifier
     name: Sentence
-    tunable: str
+    tunable: str = ""
+    """The tunable it is about; empty for the supervisor's own watchers, which change nothing."""
     why: Sentence
     reason: Sentence
     evidence: Identifier | None = None
@@ -205,7 +206,7 @@ def _check(declaration: Declaration) -> None:
     for tunable in declaration.tunables:
         _check_tunable(tunable)
     for scenario in declaration.scenarios:
-        if scenario.tunable not in declaration.tunables_by_name:
+        if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
     for probe in declaration.probes:

@@ -47,6 +47,10 @@ class Event:
     def __getitem__(self, field: str) -> int:
         return self.numbers[field]
 
+    def text(self, field: str) -> str:
+        """A u8 array that holds a string: up to its first NUL."""
+        return bytes(self.vectors[field]).partition(b"\0")[0].decode(errors="replace")
+
 
 def unpack_header(record: bytes) -> Header:
     """Raises ProtocolError when the record is too short to have a header."""
