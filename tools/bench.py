@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make bench`: what bpftune costs and how fast it decides, measured here, as a markdown table.
+
+Uses the kernel tests' building blocks. It works in namespaces of its own and with state and run
+directories of its own; every daemon that it starts rolls its changes back. Root only. Other load on
+the machine spoils the figures, so the method column says what each one rests on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.kernel import namespaces, traffic
+from tests.kernel.daemon import Daemon, running
+from tests.kernel.namespaces import Namespace, Pair
+from tests.waiting import wait_for
+
+TOO_SMALL = "4096 65536 131072"
+IPERF3_PORT = "5202"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How often and how long each figure is measured."""
+
+    cold_starts: int = 3
+    warm_starts: int = 7
+    idle_s: int = 60
+    decision_rounds: int = 40
+    throughput_rounds: int = 7
+    throughput_s: int = 3
+
+
+QUICK = Effort(cold_starts=1, warm_starts=2, idle_s=5, decision_rounds=3, throughput_rounds=1, throughput_s=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    name: str
+    aim: str
+    measured: str
+    method: str
+
+
+def measure_starts(effort: Effort, directory: Path) -> list[Figure]:
+    """From exec to READY=1, which is sent when every probe is attached."""
+    cold = [start_ms(directory / f"cold{number}") for number in range(effort.cold_starts)]
+    warm = [start_ms(directory / "cold0") for _ in range(effort.warm_starts)]
+    return [
+        Figure(
+            name="start to attached, warm cache",
+            aim="",
+            measured=f"{statistics.median(warm):.0f} ms",
+            method=f"exec to READY=1, median of {len(warm)}",
+        ),
+        Figure(
+            name="start to attached, cold cache",
+            aim="",
+            measured=f"{statistics.median(cold):.0f} ms",
+            method=f"the same in a new state directory, median of {len(cold)}",
+        ),
+    ]
+
+
+def start_ms(directory: Path) -> float:
+    daemon = Daemon("--rollback", directory=directory)
+    try:
+        return daemon.wait_ready(60) / 1e6
+    finally:
+        daemon.close()
+
+
+def measure_idle(effort: Effort, directory: Path) -> list[Figure]:
+    """Memory and wake-ups of all processes while nothing happens; systemd is not there to be told."""
+    with running("--rollback", directory=directory / "idle", notify=False) as daemon:
+        wait_for(lambda: daemon.run_ctl("status").returncode == 0, 30, "daemon answers", 0.1)
+        wait_for(lambda: is_settled(daemon), 30, "every worker is ready", 0.1)
+        processes = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children(recursive=True)]
+        pss_bytes = sum(process.memory_full_info().pss for process in processes)
+        before = voluntary_switches(processes)
+        time.sleep(effort.idle_s)
+        switches = voluntary_switches(processes) - before
+    return [
+        Figure(
+            name="memory of all processes, idle",
+            aim="< 45 MB",
+            measured=f"{pss_bytes / 1e6:.1f} MB in {len(processes)} processes",
+            method="sum of PSS in /proc/PID/smaps_rollup",
+        ),
+        Figure(
+            name="wake-ups, idle",
+            aim="0-2 per minute",
+            measured=f"{switches * 60 / effort.idle_s:.0f} per minute",
+            method=f"voluntary context switches of all threads in {effort.idle_s} s",
+        ),
+    ]
+
+
+def is_settled(daemon: Daemon) -> bool:
+    return all(tuner["state"] != "starting" for tuner in daemon.ctl("status")["tuners"])
+
+
+def voluntary_switches(processes: list[psutil.Process]) -> int:
+    """Over all threads: a helper thread of a library that wakes up counts too."""
+    total = 0
+    for process in processes:
+        for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
+            with contextlib.suppress(OSError):
+                lines = status.read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+    return total
+
+
+def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
+    """From the timestamp that BPF takes to the sysctl written, of real changes under real traffic."""
+    with running("--allow", "tcp_buffer", "--rollback", directory=directory / "decisions") as daemon:
+        for _ in range(effort.decision_rounds):
+            provoke_growth()
+        changes = daemon.ctl("history", "--limit", "10000")["changes"]
+    latencies_us = sorted(
+        change["evidence"]["latency_us"] for change in changes if "latency_us" in change["evidence"]
+    )
+    measured = "no change was made"
+    if latencies_us:
+        p50, p99 = percentile(latencies_us, 50), percentile(latencies_us, 99)
+        measured = f"p50 {p50 / 1000:.2f} ms, p99 {p99 / 1000:.2f} ms"
+    return [
+        Figure(
+            name="BPF timestamp to value written",
+            aim="p50 < 1 ms",
+            measured=measured,
+            method=f"{len(latencies_us)} changes in the ledger, bulk TCP into too small tcp_rmem",
+        )
+    ]
+
+
+def provoke_growth() -> None:
+    """A new namespace whose receiver is held back by its tcp_rmem for a moment."""
+    with namespaces.pair() as veth:
+        veth.b.write_sysctl("net.ipv4.tcp_rmem", TOO_SMALL)
+        with traffic.receiver(veth.b, veth.b_ipv4) as to:
+            traffic.send(veth.a, to, seconds=0.5)
+
+
+def percentile(ordered: list[float], percent: int) -> float:
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def measure_throughput(effort: Effort, directory: Path) -> list[Figure]:
+    """iperf3 over a veth, rounds with and without the daemon in turn so that drift hits both."""
+    with_bps: list[float] = []
+    without_bps: list[float] = []
+    with namespaces.pair() as veth, iperf3_server(veth.b):
+        iperf3_bps(veth, effort.throughput_s)  # the first run warms caches and the CPU up
+        for _ in range(effort.throughput_rounds):
+            without_bps.append(iperf3_bps(veth, effort.throughput_s))
+            with running("--rollback", directory=directory / "throughput"):
+                with_bps.append(iperf3_bps(veth, effort.throughput_s))
+    ratio = statistics.median(with_bps) / statistics.median(without_bps)
+    return [
+        Figure(
+            name="iperf3 throughput with bpftune / without",
+            aim=">= 0.99",
+            measured=f"{ratio:.3f}",
+            method=f"medians of {len(with_bps)} runs of {effort.throughput_s} s each, interleaved, over veth",
+        )
+    ]
+
+
+@contextlib.contextmanager
+def iperf3_server(where: Namespace) -> Iterator[None]:
+    argv = where.command("iperf3", "--server", "--port", IPERF3_PORT)
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as server:
+        try:
+            wait_for(lambda: where.run("ss", "-Hltn", f"sport = :{IPERF3_PORT}"), 5, "iperf3 listens")
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def iperf3_bps(veth: Pair, seconds: int) -> float:
+    printed = veth.a.run(
+        "iperf3", "--client", veth.b_ipv4, "--port", IPERF3_PORT, "--time", str(seconds), "--json"
+    )
+    result: dict[str, Any] = json.loads(printed)
+    return float(result["end"]["sum_received"]["bits_per_second"])
+
+
+MEASUREMENTS: dict[str, Callable[[Effort, Path], list[Figure]]] = {
+    "start": measure_starts,
+    "idle": measure_idle,
+    "decisions": measure_decisions,
+    "throughput": measure_throughput,
+}
+
+
+def table(figures: list[Figure]) -> str:
+    rows = [f"| {figure.name} | {figure.measured} | {figure.aim} | {figure.method} |" for figure in figures]
+    return "\n".join(["| figure | measured | aim | how |", "|---|---|---|---|", *rows])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--quick", action="store_true", help="few rounds: a check of the tool, not a figure")
+    parser.add_argument("--only", action="append", choices=list(MEASUREMENTS), help="default: all")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        print("make: the bench needs root: sudo make bench", file=sys.stderr)
+        return 1
+    effort = QUICK if given.quick else Effort()
+    directory = Path(tempfile.mkdtemp(prefix="bpftune-bench-"))
+    figures: list[Figure] = []
+    try:
+        for name in given.only or MEASUREMENTS:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            figures.extend(MEASUREMENTS[name](effort, directory))
+    finally:
+        shutil.rmtree(directory)
+    print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n")
+    print(table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
