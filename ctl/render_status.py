@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`status` and `tuners` as text. Pure: a reply in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bpftune.ctl.numbers import (
+    format_ago,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_plural,
+    format_time,
+)
+from bpftune.ctl.screen import Colour, Screen
+from bpftune.ctl.values import format_netns, format_where
+from bpftune.ipc.control import Override, StatusReply, TunerState, TunerStatus
+from bpftune.ipc.text_table import Cell, format_columns
+
+_COLOURS = {
+    TunerState.STARTING: Colour.YELLOW,
+    TunerState.ACTIVE: Colour.GREEN,
+    TunerState.RESTARTING: Colour.YELLOW,
+    TunerState.DISABLED: Colour.YELLOW,
+    TunerState.INACTIVE: None,
+    TunerState.FAILED: Colour.RED,
+}
+
+
+def render_status(status: StatusReply, screen: Screen) -> list[str]:
+    lines = _daemon(status, screen)
+    for tuner in status.tuners:
+        lines += ["", *_tuner(tuner, screen)]
+    return lines
+
+
+def render_tuners(status: StatusReply, screen: Screen) -> list[str]:
+    """One line a tuner; why it is not active comes last, where a narrow screen can wrap it."""
+    if not status.tuners:
+        return ["no tuner is loaded"]
+    reasons = [_short_why(tuner) for tuner in status.tuners]
+    why_columns = 1 if any(reasons) else 0
+    rows: list[list[Cell]] = [
+        [
+            tuner.name,
+            tuner.state.value,
+            "-" if tuner.pid is None else str(tuner.pid),
+            tuner.restarts,
+            tuner.events_in,
+            tuner.changes,
+            *[why][:why_columns],
+        ]
+        for tuner, why in zip(status.tuners, reasons, strict=True)
+    ]
+    columns = ["TUNER", "STATE", "PID", "RESTARTS", "EVENTS", "CHANGES", *["WHY"][:why_columns]]
+    return format_columns(columns, rows, screen.width)
+
+
+def _daemon(status: StatusReply, screen: Screen) -> list[str]:
+    up = format_duration(status.uptime_s)
+    title = f"bpftune {status.version}: {_mode(status.mode)}, pid {status.pid}, up {up}"
+    cost = f"{format_bytes(status.pss_bytes)} PSS, {format_duration(status.cpu_s)} CPU, all processes"
+    lines = [screen.paint(line, Colour.BOLD) for line in screen.wrap(title)]
+    lines += screen.field("kernel", f"{status.kernel}: {status.support}")
+    lines += screen.field("learning", f"rate {status.learning_rate} of 0..4")
+    lines += screen.field("cost", cost)
+    lines += screen.field("namespaces", _namespaces(status))
+    if status.ring_dropped:
+        lines += screen.field("lost", f"{format_plural(status.ring_dropped, 'event')}, ring buffer full")
+    for refused in status.refused_folders:
+        lines += screen.field("refused", refused)
+    return lines
+
+
+def _mode(mode: str) -> str:
+    return "observe mode (nothing is written)" if mode == "observe" else f"{mode} mode"
+
+
+def _namespaces(status: StatusReply) -> str:
+    names = [format_netns(netns) for netns in status.namespaces]
+    return f"{len(names)}: {', '.join(names)}" if names else "none known"
+
+
+def _tuner(tuner: TunerStatus, screen: Screen) -> list[str]:
+    colour = _COLOURS[tuner.state]
+    why = f" ({tuner.why})" if tuner.why else ""
+    heading = screen.wrap(f"{tuner.name}: {tuner.state}{why}", hang=2)
+    heading[0] = heading[0].replace(f": {tuner.state}", f": {screen.paint(tuner.state, colour)}", 1)
+    return [
+        *heading,
+        *screen.wrap(tuner.description, indent=2),
+        *screen.field("worker", _worker(tuner)),
+        *screen.field("events", _events(tuner)),
+        *screen.field("changes", _changes(tuner, screen)),
+        *_listed(screen, "hooks", _hooks(tuner)),
+        *_listed(screen, "in kernel", _counters(tuner)),
+        *_listed(screen, "off", [_override(override, screen) for override in tuner.overrides]),
+        *_listed(screen, "left alone", [f"{name} (set in sysctl.d)" for name in tuner.left_alone]),
+    ]
+
+
+def _listed(screen: Screen, label: str, texts: Iterable[str]) -> list[str]:
+    """One entry below the other, the label before the first."""
+    labels = [label]
+    lines = []
+    for text in texts:
+        lines += screen.field(labels.pop() if labels else "", text)
+    return lines
+
+
+def _worker(tuner: TunerStatus) -> str:
+    if tuner.pid is None:
+        return f"none, {format_plural(tuner.restarts, 'restart')}"
+    parts = [
+        f"pid {tuner.pid}",
+        f"up {format_duration(tuner.uptime_s)}",
+        format_plural(tuner.restarts, "restart"),
+    ]
+    if tuner.pss_bytes is not None:
+        parts.append(f"{format_bytes(tuner.pss_bytes)} PSS")
+    if tuner.cpu_s is not None:
+        parts.append(f"{format_duration(tuner.cpu_s)} CPU")
+    return ", ".join(parts)
+
+
+def _events(tuner: TunerStatus) -> str:
+    merged, dropped = format_count(tuner.events_merged), format_count(tuner.events_dropped)
+    return f"{format_count(tuner.events_in)} in, {merged} merged, {dropped} dropped"
+
+
+def _changes(tuner: TunerStatus, screen: Screen) -> str:
+    if tuner.last_change is None:
+        return format_count(tuner.changes)
+    when = "" if tuner.last_change_s is None else f" {format_ago(tuner.last_change_s, screen.now_s)}"
+    return f"{format_count(tuner.changes)}, last{when}: {tuner.last_change}"
+
+
+def _hooks(tuner: TunerStatus) -> list[str]:
+    return [f"{status.probe}: {status.hook or 'none'}" for status in tuner.hooks]
+
+
+def _counters(tuner: TunerStatus) -> list[str]:
+    return [
+        f"{one.scenario}: {format_count(one.sent)} sent, {format_count(one.suppressed)} held back,"
+        f" {format_count(one.dropped)} lost"
+        for one in tuner.counters
+        if one.sent or one.suppressed or one.dropped
+    ]
+
+
+def _override(override: Override, screen: Screen) -> str:
+    what = f", {override.tunable}" if override.tunable else ""
+    if override.old is not None and override.new is not None:
+        what += f" ({override.old}) -> ({override.new})"
+    since = f" since {format_time(override.since_s)}" if override.since_s else ""
+    return f"{format_where(override.netns)}{since}: {override.by}{what}"
+
+
+def _short_why(tuner: TunerStatus) -> str:
+    """The reason, or where it is off although it runs."""
+    if tuner.why or not tuner.overrides:
+        return tuner.why
+    return "off " + ", ".join(format_where(override.netns) for override in tuner.overrides)

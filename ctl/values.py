@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a tunable's value and a namespace are shown. Pure."""
+
+from __future__ import annotations
+
+from bpftune.ipc.messages import GLOBAL, Netns, Value
+
+
+def format_value(value: Value) -> str:
+    """Exact, as sysctl(8) prints it: people compare it."""
+    return " ".join(map(str, value))
+
+
+def format_change(old: Value, new: Value) -> str:
+    return f"({format_value(old)}) -> ({format_value(new)})"
+
+
+def is_elsewhere(netns: Netns) -> bool:
+    """Whether it is another namespace than the initial one."""
+    return not netns.initial and netns.cookie != GLOBAL
+
+
+def format_netns(netns: Netns) -> str:
+    return (netns.name or f"cookie {netns.cookie}") if is_elsewhere(netns) else "global"
+
+
+def format_where(netns: Netns) -> str:
+    """The same words as in log lines."""
+    return f"in netns '{format_netns(netns)}'" if is_elsewhere(netns) else "in global ns"
