@@ -64,7 +64,7 @@ def test_imports_follow_the_layers(folder: str) -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    sorted((*ROOT.glob("tuners/*/policy.py"), *ROOT.glob("docs/*/policy.py"))),
+    sorted((*ROOT.glob("tuners/*/policy.py"), *ROOT.glob("docs/**/policy.py"))),
     ids=lambda path: path.parent.name,
 )
 def test_policies_are_pure(policy: Path) -> None:

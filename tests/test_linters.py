@@ -31,8 +31,9 @@ def test_mypy() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_mypy_of_tests_and_tools() -> None:
-    check(str(BIN / "mypy"), "tests", "tools/bench.py")
+def test_mypy_of_tests_tools_and_examples() -> None:
+    policies = [str(path) for path in (ROOT / "docs").rglob("policy.py")]
+    check(str(BIN / "mypy"), "tests", "tools/bench.py", *policies)
 
 
 def test_clang_format() -> None:

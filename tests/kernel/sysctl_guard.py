@@ -62,7 +62,7 @@ def declared_sysctls(roots: Iterable[Path] = (ROOT / "tuners", ROOT / "docs")) -
     """Every sysctl named as a tunable in a tuner.toml below `roots`."""
     names: set[str] = set()
     for root in roots:
-        for path in root.glob("*/tuner.toml"):
+        for path in root.rglob("tuner.toml"):
             tunables = tomllib.loads(path.read_text()).get("tunables", [])
             names.update(tunable["name"] for tunable in tunables if tunable.get("writer") != "socket")
     return sorted(names)
