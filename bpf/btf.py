@@ -165,9 +165,7 @@ class Btf:
         record = self._record(type_id)
         if record.kind is Kind.ENUM:
             return {self._name_at(offset): value for offset, value in record.entries("=Ii")}
-        return {
-            self._name_at(offset): low | high << 32 for offset, low, high in record.entries("=III")
-        }
+        return {self._name_at(offset): low | high << 32 for offset, low, high in record.entries("=III")}
 
     def parameters(self, prototype: int) -> list[int]:
         """The types of a function prototype's parameters."""

@@ -65,8 +65,7 @@ class Compiler:
         try:
             maps, index_of_fd = self._maps(module)
             programs = {
-                name: _relocatable(module.dump_func(name.encode()), index_of_fd)
-                for name in unit.functions
+                name: _relocatable(module.dump_func(name.encode()), index_of_fd) for name in unit.functions
             }
         finally:
             module.cleanup()

@@ -10,8 +10,8 @@ follows without any message.
     net = ["net_cookie", "ns.inum", "ipv4.sysctl_tcp_rmem", "?ipv6.fqdir"]
 
 A path is dotted, also through arrays of structs; unnamed structs and unions are looked through; `?`
-marks a path that a kernel may lack; "a->b" is member b of the unnamed struct that a points to. A struct member that is itself
-listed under [structs] can be used whole; any other only by its address.
+marks a path that a kernel may lack; "a->b" is member b of the unnamed struct that a points to. A
+struct member that is itself listed under [structs] can be used whole; any other only by its address.
 """
 
 from __future__ import annotations
@@ -141,10 +141,7 @@ class Layout:
         offset *= unit_bits // 8
         gap = f"u{unit_bits} :{shift}; " if shift else ""
         pad = f"u8 __pad_{member.name}[{offset}]; " if offset else ""
-        return (
-            f"struct {{ {pad}struct {{ {gap}u{unit_bits} value:{member.bits}; }}"
-            f" __bits_{member.name}; }};"
-        )
+        return f"struct {{ {pad}struct {{ {gap}u{unit_bits} value:{member.bits}; }} __bits_{member.name}; }};"
 
     def _alignment(self, type_id: int, inner: Sequence[str]) -> int:
         """What the emitted declaration needs, which is less than what the kernel's own does."""
@@ -153,9 +150,7 @@ class Layout:
             return self._alignment(self._btf.strip(self._btf.element(type_id)[0]), inner)
         if kind in COMPOSITE:
             paths = inner or self._structs.get(self._btf.name(type_id), ())
-            members = (
-                (self._btf.member(type_id, name), wanted) for name, wanted in _group(paths).items()
-            )
+            members = ((self._btf.member(type_id, name), wanted) for name, wanted in _group(paths).items())
             return max(
                 (
                     self._alignment(self._btf.strip(member.type_id), wanted.inner)

@@ -86,9 +86,7 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         enums=dict(declaration.enums),
         functions=[entry_name(probe.name, index) for probe, index, _ in rungs],
         signatures=[
-            wanted
-            for probe, _, hook in rungs
-            if (wanted := signature(hook, bodies[probe.name])) is not None
+            wanted for probe, _, hook in rungs if (wanted := signature(hook, bodies[probe.name])) is not None
         ],
     )
 
@@ -116,9 +114,7 @@ def _read_probe(declaration: Declaration, folder: Path) -> str:
     return text
 
 
-def _check_body(
-    declaration: Declaration, probe: Probe, hook: Hook, bodies: Mapping[str, Body]
-) -> None:
+def _check_body(declaration: Declaration, probe: Probe, hook: Hook, bodies: Mapping[str, Body]) -> None:
     body = bodies.get(probe.name)
     if body is None:
         cause = f"{PROBE_FILE} has no body for probe '{probe.name}'"
@@ -157,8 +153,7 @@ def _body(declaration: Declaration, text: str, folder: Path) -> str:
 
 def _event(scenario: Scenario) -> str:
     fields = "".join(
-        f" {field.type} {field.name}{f'[{field.count}]' if field.count else ''};"
-        for field in scenario.fields
+        f" {field.type} {field.name}{f'[{field.count}]' if field.count else ''};" for field in scenario.fields
     )
     struct = f"struct event_{scenario.id} {{ struct event_header header;{fields} }};\n"
     if HEADER.size + payload_struct(scenario.fields).size <= LARGE_EVENT_BYTES:

@@ -82,9 +82,7 @@ class Object:
 
     def as_json(self) -> dict[str, Any]:
         data = asdict(self)
-        data["programs"] = {
-            name: base64.b64encode(code).decode() for name, code in self.programs.items()
-        }
+        data["programs"] = {name: base64.b64encode(code).decode() for name, code in self.programs.items()}
         return data
 
     @classmethod
@@ -92,9 +90,7 @@ class Object:
         """Raises KeyError, TypeError or ValueError for anything that as_json did not write."""
         return cls(
             maps=[MapSpec(**spec) for spec in data["maps"]],
-            programs={
-                name: base64.b64decode(code, validate=True) for name, code in data["programs"].items()
-            },
+            programs={name: base64.b64decode(code, validate=True) for name, code in data["programs"].items()},
             btf_ids=dict(data["btf_ids"]),
             refusals=dict(data["refusals"]),
         )

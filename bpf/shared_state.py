@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The maps that all tuners share, as user space reads and writes them: bpftune.h has the same
+structs in C.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from bpftune.bpf import libbpf
+from bpftune.bpf.maps import Maps
+from bpftune.ipc.control import ScenarioCounters
+from bpftune.ipc.declaration import Declaration
+
+_SETTINGS = struct.Struct("=II")
+_PLACE = struct.Struct("=QII")
+_COUNTERS = struct.Struct("=QQQ")
+_SLOT = struct.Struct("=I")
+_ZERO = _SLOT.pack(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    shift: int
+    supervisor_pid: int = 0
+
+
+class SharedState:
+    """Knows the layout of the shared maps' values; `maps` has them once a tuner was loaded."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._cpus = libbpf.possible_cpus()
+
+    def write_settings(self, settings: Settings) -> None:
+        value = _SETTINGS.pack(settings.shift, settings.supervisor_pid)
+        libbpf.update(self._maps["shared_settings"], _ZERO, value)
+
+    def write_mark(self, map_name: str, tuner_id: int, netns_cookie: int, *, present: bool) -> None:
+        """Whether a tuner is named for a namespace in shared_off or shared_changed."""
+        key = _PLACE.pack(netns_cookie, tuner_id, 0)
+        if present:
+            libbpf.update(self._maps[map_name], key, b"\1")
+        else:
+            libbpf.delete(self._maps[map_name], key)
+
+    def add_counters(self, declaration: Declaration) -> None:
+        """Probes count only where a counter exists, so that they never allocate."""
+        for slot in _slots(declaration).values():
+            libbpf.update(self._maps["shared_counters"], slot, bytes(_COUNTERS.size * self._cpus))
+
+    def remove_counters(self, declaration: Declaration) -> None:
+        for slot in _slots(declaration).values():
+            libbpf.delete(self._maps["shared_counters"], slot)
+
+    def read_counters(self, declaration: Declaration) -> list[ScenarioCounters]:
+        return [self._read(scenario, slot) for scenario, slot in _slots(declaration).items()]
+
+    def _read(self, scenario: str, slot: bytes) -> ScenarioCounters:
+        size = _COUNTERS.size * self._cpus
+        data = libbpf.lookup(self._maps["shared_counters"], slot, size) or bytes(size)
+        sent, suppressed, dropped = map(sum, zip(*_COUNTERS.iter_unpack(data), strict=True))
+        return ScenarioCounters(scenario=scenario, sent=sent, suppressed=suppressed, dropped=dropped)
+
+
+def _slots(declaration: Declaration) -> dict[str, bytes]:
+    return {
+        scenario.id: _SLOT.pack(declaration.id << 16 | index)
+        for index, scenario in enumerate(declaration.scenarios)
+        if scenario.event is not None
+    }

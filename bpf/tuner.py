@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One tuner's BPF objects: its maps, its loaded programs, its links.
+
+The runtime owns one per tuner. Programs are loaded on the rung that needs them, and the flavour
+for kprobes is compiled only when a ladder gets that far.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from bpftune.bpf import hooks, libbpf
+from bpftune.bpf.entries import entry_name
+from bpftune.bpf.ladder import Footing, climb
+from bpftune.bpf.maps import Maps
+from bpftune.bpf.rungs import flavour_of, program_type
+from bpftune.bpf.unit import Flavour, Object
+from bpftune.ipc.control import HookStatus
+from bpftune.ipc.declaration import Declaration, Hook, Poll, Probe
+from bpftune.ipc.errors import HookRefused
+
+_LD_IMM64 = 0x18
+_PSEUDO_MAP = (1, 2)
+_READ_BYTES = 1 << 16
+
+
+class TunerBpf:
+    def __init__(
+        self,
+        declaration: Declaration,
+        compiled: Object,
+        *,
+        shared: Maps,
+        compile_probed: Callable[[], Object],
+        cgroup: Path | None,
+        legacy: bool,
+    ) -> None:
+        """Creates the maps. Raises BpfError. `compile_probed` raises CompileError."""
+        self.declaration = declaration
+        self._objects = {Flavour.TYPED: compiled}
+        self._compile_probed = compile_probed
+        self._cgroup = cgroup
+        self._legacy = legacy
+        self._maps = Maps(shared)
+        self._map_fds = {Flavour.TYPED: self._maps.open(compiled.maps)}
+        self._programs: dict[str, int] = {}
+        self._footings: dict[str, Footing] = {}
+        self._attached = False
+
+    @property
+    def hooks(self) -> list[HookStatus]:
+        """As of the last attach; before the first one, no rung is in use."""
+        return [
+            self._footings.get(probe.name, Footing(probe=probe, hook=None, refused={})).status
+            for probe in self.declaration.probes
+        ]
+
+    @property
+    def polls(self) -> list[Poll]:
+        """What has to be polled while the tuner is attached."""
+        standing = self._footings.values() if self._attached else ()
+        return [
+            footing.probe.poll
+            for footing in standing
+            if footing.probe.poll is not None and footing.hook is not None and footing.hook.kind == "poll"
+        ]
+
+    def attach_all(self) -> None:
+        """Climb every ladder, iterators last: they finish what the other probes begin."""
+        if self._attached:
+            return
+        self._attached = True
+        for probe in sorted(self.declaration.probes, key=_is_iterator):
+            self._footings[probe.name] = climb(probe, self, legacy=self._legacy)
+        self.run_iterators()
+
+    def run_iterators(self) -> None:
+        """Run iter programs once over what the current network namespace holds."""
+        for footing in self._footings.values():
+            if footing.link_fd is not None and footing.hook is not None and footing.hook.kind == "iter":
+                _exhaust(libbpf.create_iterator(footing.link_fd))
+
+    def detach(self) -> None:
+        """Close the links; the last ladders stay for display."""
+        self._attached = False
+        for name, footing in self._footings.items():
+            if footing.link_fd is not None:
+                os.close(footing.link_fd)
+                self._footings[name] = Footing(
+                    probe=footing.probe, hook=footing.hook, refused=footing.refused
+                )
+
+    def close(self) -> None:
+        self.detach()
+        while self._programs:
+            os.close(self._programs.popitem()[1])
+        self._maps.close()
+
+    def attach(self, probe: Probe, rung: int, hook: Hook) -> int:
+        """One rung, for the ladder. Raises BpfError."""
+        entry = entry_name(probe.name, rung)
+        if entry not in self._programs:
+            self._programs[entry] = self._load(entry, probe, hook)
+        return hooks.attach(hook, self._programs[entry], cgroup=self._cgroup)
+
+    def _load(self, entry: str, probe: Probe, hook: Hook) -> int:
+        flavour = flavour_of(hook)
+        kind = program_type(hook)
+        assert flavour is not None
+        assert kind is not None
+        compiled = self._object(flavour)
+        if (refusal := compiled.refusals.get(str(hook))) is not None:
+            raise HookRefused(str(hook), refusal)
+        try:
+            return libbpf.load_program(
+                name=probe.name,
+                program_type=kind.program_type,
+                attach_type=kind.attach_type,
+                code=_with_maps(compiled.programs[entry], self._map_fds[flavour]),
+                attach_btf_id=compiled.btf_ids.get(str(hook), 0),
+            )
+        except libbpf.VerifierError as error:
+            raise HookRefused(
+                str(hook), hooks.describe(error), errno=error.errno or 0, log=error.log
+            ) from error
+
+    def _object(self, flavour: Flavour) -> Object:
+        if flavour not in self._objects:
+            compiled = self._compile_probed()
+            self._map_fds[flavour] = self._maps.open(compiled.maps)
+            self._objects[flavour] = compiled
+        return self._objects[flavour]
+
+
+def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
+    """The instructions with map indexes replaced by this process's descriptors."""
+    instructions = bytearray(code)
+    for offset in range(0, len(instructions), 8):
+        if instructions[offset] == _LD_IMM64 and instructions[offset + 1] >> 4 in _PSEUDO_MAP:
+            (index,) = struct.unpack_from("=i", instructions, offset + 4)
+            struct.pack_into("=i", instructions, offset + 4, descriptors[index])
+    return bytes(instructions)
+
+
+def _is_iterator(probe: Probe) -> bool:
+    return any(hook.kind == "iter" for hook in probe.ladder)
+
+
+def _exhaust(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, _READ_BYTES):
+            pass
+    finally:
+        os.close(descriptor)
