@@ -124,24 +124,25 @@ class Layout:
         if member.bits:
             return self._bitfield(member)
         type_id = self._btf.strip(member.type_id)
-        offset = member.bit_offset // 8
         declarator = self._declarator(type_id, wanted.inner)
         text = f"{declarator.before} {member.name}{declarator.after};"
-        if offset == 0:
-            return text
-        packed = "" if offset % self._alignment(type_id, wanted.inner) == 0 else " __attribute__((packed))"
-        return f"struct {{ u8 __pad_{member.name}[{offset}]; {text} }}{packed};"
+        alignment = self._alignment(type_id, wanted.inner)
+        placed = _place(member.name, member.bit_offset // 8, text, alignment)
+        if self._btf.kind(type_id) is not Kind.INT:
+            return placed
+        # What is a bitfield on some kernels is none on others: READ_BITS takes both.
+        bits = f"struct {{ {declarator.before} value; }} __bits_{member.name};"
+        return f"{placed} {_place(f'bits_{member.name}', member.bit_offset // 8, bits, alignment)}"
 
     def _bitfield(self, member: Member) -> str:
-        """The bitfield in a struct of its own, `__bits_<name>.value`, so that it has an address."""
+        """The bitfield in a struct of its own, so that it has an address."""
         unit_bits = 8
         while member.bit_offset % unit_bits + member.bits > unit_bits:
             unit_bits *= 2
-        offset, shift = divmod(member.bit_offset, unit_bits)
-        offset *= unit_bits // 8
+        unit, shift = divmod(member.bit_offset, unit_bits)
         gap = f"u{unit_bits} :{shift}; " if shift else ""
-        pad = f"u8 __pad_{member.name}[{offset}]; " if offset else ""
-        return f"struct {{ {pad}struct {{ {gap}u{unit_bits} value:{member.bits}; }} __bits_{member.name}; }};"
+        bits = f"struct {{ {gap}u{unit_bits} value:{member.bits}; }} __bits_{member.name};"
+        return _place(f"bits_{member.name}", unit * unit_bits // 8, bits, unit_bits // 8)
 
     def _alignment(self, type_id: int, inner: Sequence[str]) -> int:
         """What the emitted declaration needs, which is less than what the kernel's own does."""
@@ -234,6 +235,14 @@ def resolve(btf: Btf, type_id: int, path: str) -> Place | None:
         if arrow == "->":
             type_id, offset, plain = btf.target(btf.strip(type_id)), 0, False
     return Place(type_id=type_id, bit_offset=offset, bits=bits, plain=plain)
+
+
+def _place(name: str, offset: int, declaration: str, alignment: int) -> str:
+    """A declaration at an offset from the start of the union that it is a part of."""
+    if offset == 0:
+        return declaration
+    packed = " __attribute__((packed))" if offset % alignment else ""
+    return f"struct {{ u8 __pad_{name}[{offset}]; {declaration} }}{packed};"
 
 
 def _group(paths: Sequence[str]) -> dict[str, _Wanted]:

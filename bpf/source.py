@@ -53,11 +53,8 @@ from bpftune.bpf.rungs import flavour_of
 from bpftune.bpf.unit import Flavour, Unit
 from bpftune.ipc.declaration import PROBE_FILE, Declaration, Hook, Probe, Scenario
 from bpftune.ipc.errors import CompileError
-from bpftune.ipc.record import HEADER, payload_struct
 
 HEADER_FILE = Path(__file__).parent / "include" / "bpftune.h"
-LARGE_EVENT_BYTES = 256
-"""Half of a BPF program's stack; larger events are built in a map."""
 
 _INCLUDE = re.compile(r'^#include "bpftune\.h"[^\S\n]*\n', re.MULTILINE)
 _HEADER_STRUCTS = {"net": ["net_cookie", "ns.inum"]}
@@ -155,20 +152,7 @@ def _event(scenario: Scenario) -> str:
     fields = "".join(
         f" {field.type} {field.name}{f'[{field.count}]' if field.count else ''};" for field in scenario.fields
     )
-    struct = f"struct event_{scenario.id} {{ struct event_header header;{fields} }};\n"
-    if HEADER.size + payload_struct(scenario.fields).size <= LARGE_EVENT_BYTES:
-        return struct
-    return struct + _large_event(scenario.id)
-
-
-def _large_event(scenario_id: str) -> str:
-    return (
-        f"BPF_PERCPU_ARRAY(large_{scenario_id}, struct event_{scenario_id}, 1);\n"
-        f"static __always_inline struct event_{scenario_id} *large_event_{scenario_id}(void)\n"
-        "{ int zero = 0;"
-        f" struct event_{scenario_id} *event = large_{scenario_id}.lookup(&zero);"
-        " if (event) __builtin_memset(event, 0, sizeof(*event)); return event; }\n"
-    )
+    return f"struct event_{scenario.id} {{ struct event_header header;{fields} }};\n"
 
 
 def _merge(*parts: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

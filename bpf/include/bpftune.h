@@ -47,7 +47,7 @@
  * Reading kernel memory
  *
  *	READ(sk, __sk_common.skc_net.net)	one member, by any path without '->'
- *	READ_BITS(sk, sk_userlocks)		a bitfield member
+ *	READ_BITS(sk, sk_userlocks)		an integer that is a bitfield on some kernels
  *	TCP_SOCK(sk)				struct tcp_sock of a struct sock or bpf_sock,
  *						NULL if it is none: check it
  *
@@ -69,9 +69,15 @@
  *
  *   SEND drops the event where the tuner is off, sends at most one event per 25 ms, scenario
  *   and namespace (the rest is counted and reported as the next one's `suppressed`) and fills
- *   the header. SEND_ALWAYS has no rate limit. An event too large for the stack (over 256
- *   bytes) is filled in zeroed per-CPU memory: struct event_x *e = LARGE_EVENT(x); check it for
- *   NULL.
+ *   the header. SEND_ALWAYS has no rate limit. An event too large for the stack (some
+ *   300 bytes) is built, zeroed at first, in the ring buffer itself, and sent without rate limit:
+ *
+ *	struct event_x *e = LARGE_EVENT(x);
+ *
+ *	if (e) {
+ *		...
+ *		SEND_LARGE(x, net, e);		exactly once on every path
+ *	}
  *
  *	near_full(value, limit)	is value within one step (limit >> shift) of limit?
  *	sampled(probe)		true for 1 in 4 calls of that probe on this CPU, and fewer
@@ -267,18 +273,19 @@ static __always_inline bool rate_allows(struct place *place, struct counters *co
 	return true;
 }
 
-static __always_inline int send_event(u32 scenario, struct net *net, struct event_header *header,
-				      u64 size, bool limited)
+/* Decides on an event and fills its header. NULL: it does not go out. */
+static __always_inline struct counters *admit(u32 scenario, struct net *net,
+					      struct event_header *header, bool limited)
 {
 	u32 slot = TUNER_ID << 16 | scenario;
 	struct counters *counters = shared_counters.lookup(&slot);
 	struct place place = { .tuner = TUNER_ID };
 
 	if (!counters || !net)
-		return -1;
+		return NULL;
 	place.netns_cookie = READ(net, net_cookie);
 	if (shared_off.lookup(&place))
-		return -1;
+		return NULL;
 	place.scenario = scenario;
 	header->time_ns = bpf_ktime_get_ns();
 	header->netns_cookie = place.netns_cookie;
@@ -287,11 +294,51 @@ static __always_inline int send_event(u32 scenario, struct net *net, struct even
 	header->scenario = scenario;
 	header->suppressed = 0;
 	if (limited && !rate_allows(&place, counters, header))
+		return NULL;
+	return counters;
+}
+
+static __always_inline int send_event(u32 scenario, struct net *net, struct event_header *header,
+				      u64 size, bool limited)
+{
+	struct counters *counters = admit(scenario, net, header, limited);
+
+	if (!counters)
 		return -1;
 	if (shared_events.ringbuf_output(header, size, 0)) {
 		counters->dropped++;
 		return -1;
 	}
+	counters->sent++;
+	return 0;
+}
+
+/* Per-CPU scratch would not do: a program may be preempted by another task that runs it too. */
+static __always_inline void *reserve_event(u32 scenario, u64 size)
+{
+	u32 slot = TUNER_ID << 16 | scenario;
+	struct counters *counters = shared_counters.lookup(&slot);
+	void *event;
+
+	if (!counters)
+		return NULL;
+	event = shared_events.ringbuf_reserve(size);
+	if (event)
+		__builtin_memset(event, 0, size);
+	else
+		counters->dropped++;
+	return event;
+}
+
+static __always_inline int send_reserved(u32 scenario, struct net *net, struct event_header *header)
+{
+	struct counters *counters = admit(scenario, net, header, false);
+
+	if (!counters) {
+		shared_events.ringbuf_discard(header, 0);
+		return -1;
+	}
+	shared_events.ringbuf_submit(header, 0);
 	counters->sent++;
 	return 0;
 }
@@ -302,7 +349,8 @@ static __always_inline int send_event(u32 scenario, struct net *net, struct even
 #define SEND_ALWAYS(scenario, net, event)                                                       \
 	send_event(SCENARIO_##scenario, net, &(event)->header, sizeof(struct event_##scenario), \
 		   false)
-#define LARGE_EVENT(scenario) large_event_##scenario()
+#define LARGE_EVENT(scenario) reserve_event(SCENARIO_##scenario, sizeof(struct event_##scenario))
+#define SEND_LARGE(scenario, net, event) send_reserved(SCENARIO_##scenario, net, &(event)->header)
 
 #if defined(HAVE_task_struct__nsproxy) && defined(HAVE_nsproxy__net_ns)
 /* A task that is exiting has no nsproxy any more. */

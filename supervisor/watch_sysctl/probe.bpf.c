@@ -23,6 +23,6 @@ PROBE_CTX(sysctl_write, struct bpf_sysctl *ctx)
 	e->new_length = bpf_sysctl_get_new_value(ctx, (char *)e->new_value, sizeof(e->new_value));
 	e->current_length = bpf_sysctl_get_current_value(ctx, (char *)e->current_value,
 							 sizeof(e->current_value));
-	SEND_ALWAYS(sysctl_write, current_net(), e);
+	SEND_LARGE(sysctl_write, current_net(), e);
 	return 1;
 }
