@@ -43,6 +43,7 @@ class Event:
     suppressed: int
     numbers: dict[str, int]
     vectors: dict[str, tuple[int, ...]]
+    netns_inum: int = 0
 
     def __getitem__(self, field: str) -> int:
         return self.numbers[field]
@@ -90,6 +91,7 @@ class RecordDecoder:
             header.netns_cookie,
             header.suppressed,
             *_fields(scenario, payload.unpack_from(record, HEADER.size)),
+            header.netns_inum,
         )
 
 
