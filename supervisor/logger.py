@@ -73,7 +73,7 @@ class Logger:
 
     def log(
         self,
-        priority: Priority,
+        priority: int,
         message: str,
         *,
         tuner: str = "",
