@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import statistics
@@ -37,8 +36,6 @@ from tests.waiting import wait_for
 
 TOO_SMALL = "4096 65536 131072"
 IPERF3_PORT = "5202"
-WRITTEN_AFTER = r"written (\d+) us after its event"
-"""The debugging line of each change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +132,10 @@ def voluntary_switches(processes: list[psutil.Process]) -> int:
 
 def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
     """From the timestamp that BPF takes to the sysctl written, of real changes under real traffic."""
-    arguments = ("--allow", "tcp_buffer", "--rollback", "--debug")
-    with running(*arguments, directory=directory / "decisions") as daemon:
+    with running("--allow", "tcp_buffer", "--rollback", directory=directory / "decisions") as daemon:
         for _ in range(effort.decision_rounds):
             provoke_growth()
-        found = [re.search(WRITTEN_AFTER, line) for line in daemon.lines]
-    latencies_us = sorted(int(match[1]) for match in found if match is not None)
+        latencies_us = sorted(daemon.tuner("tcp_buffer")["write_latency_us"])
     measured = "no change was made"
     if latencies_us:
         p50, p99 = percentile(latencies_us, 50), percentile(latencies_us, 99)
