@@ -9,6 +9,7 @@ else is passed over with one log line, and the rebuilt entry takes its place. Th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -49,8 +50,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, _Unusable) as error:
-            cause = error.strerror if isinstance(error, OSError) else error
-            self._log(f"cannot use cache entry {self._directory / name}: {cause}; rebuilding it")
+            self._log(f"cannot use cache entry {self._directory / name}: {_cause(error)}; rebuilding it")
             return None
 
     def write(self, unit: Unit, key: str, compiled: Object) -> None:
@@ -74,6 +74,12 @@ class Cache:
         for name in os.listdir(directory):
             if name.endswith(_TEMPORARY):
                 os.unlink(name, dir_fd=directory)
+
+
+def _cause(error: OSError | _Unusable) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "foreign, a symbolic link"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _open_directory(directory: Path) -> int:

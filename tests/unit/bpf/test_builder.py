@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""bpf/builder.py: what becomes of the child's answers, and of a child that dies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bpftune.bpf import builder
+from bpftune.bpf.builder import compile_in_child
+from bpftune.ipc.errors import CompileError
+from tests.unit.bpf.made import compiled, unit
+
+CHILD = """\
+#!{python}
+import json, os, signal, sys
+units = json.load(sys.stdin)["units"]
+for unit in units:
+    if unit["body"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if unit["body"] == "leave":
+        sys.exit("out of memory")
+    answer = {{"object": {answer}}} if unit["body"] == "good" else {{"error": unit["body"]}}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that plays the compiler."""
+    script = tmp_path / "python"
+    script.write_text(CHILD.format(python=sys.executable, answer=compiled().as_json()))
+    script.chmod(0o755)
+    monkeypatch.setattr(builder, "compiler_python", lambda: str(script))
+
+
+def test_objects_and_errors_come_back_in_order() -> None:
+    good, bad = compile_in_child([unit(body="good"), unit("second", body="a.c:1:2: error: oops\n here")])
+
+    assert good == compiled()
+    assert isinstance(bad, CompileError)
+    assert str(bad) == "cannot compile the probes of 'second': a.c:1:2: error: oops"
+    assert bad.log.endswith("here")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [("die", "was killed by SIGKILL"), ("leave", "ended with 1: out of memory")]
+)
+def test_a_unit_that_ends_the_compiler_fails_alone(body: str, said: str) -> None:
+    before, culprit, after = compile_in_child(
+        [unit("a", body="good"), unit("b", body=body), unit("c", body="good")]
+    )
+
+    assert before == after == compiled()
+    assert isinstance(culprit, CompileError)
+    assert "'b'" in str(culprit)
+    assert said in str(culprit)
+
+
+def test_an_interpreter_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "compiler_python", lambda: "/nonexistent/python")
+    (result,) = compile_in_child([unit(body="good")])
+
+    assert isinstance(result, CompileError)
+    assert "did not start" in str(result)
