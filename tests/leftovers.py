@@ -41,8 +41,9 @@ def namespaces(run_netns: Path = Path("/run/netns")) -> set[str]:
 
 
 def mounts() -> set[str]:
-    """Mount points of this mount namespace."""
-    return {line.split()[4] for line in (PROC / "self/mountinfo").read_text().splitlines()}
+    """Mount points of this mount namespace, but for what `ip netns` mounts once for ever."""
+    points = {line.split()[4] for line in (PROC / "self/mountinfo").read_text().splitlines()}
+    return points - {"/run/netns", "/run"}
 
 
 def programs() -> set[int]:
