@@ -144,13 +144,14 @@ def _arrivals(event: Event) -> int:
 
 
 def _empty(family: Family, entries: int, situation: Situation, table: Table, decision: Decision) -> None:
-    """Go a step down at once, unless the table has just shown that it fills up again."""
+    """Remember it; steps down are a second apart, so that a burst of removals is one step."""
     table.emptied = entries
-    if _is_grown(family, situation) and _may_step_down(family, situation, table):
-        _lower(family, family.emptied, {"entries": entries}, situation, decision)
+    if _is_grown(family, situation):
+        _expire(family, situation, table, decision)
 
 
 def _may_step_down(family: Family, situation: Situation, table: Table) -> bool:
+    """Not where the table filled up again soon after an earlier shrink: that one waits to be idle."""
     current = situation.tunables[family.thresholds[2]].current[0]
     return (
         table.emptied is not None

@@ -9,31 +9,39 @@
 #define AF_INET6 10
 
 /* Creations per time stamp. */
-#define BURST 64
+#define BURST 32
 #define BURST_MASK (BURST - 1)
 
 /* No second event leaves before that, so what fills up within it is as good as full. */
 #define FORESIGHT_NS EVENT_INTERVAL_NS
+
+/* Below that many entries nobody needs to know how many there are. */
+#define FEW 64
 
 struct table {
 	u64 created;
 	u64 refused;
 	u64 mark_ns;
 	u64 interval_ns;
+	/* Entries when the last removal was reported, 0: none since the table doubled. */
+	s64 told;
 };
 
 /* arp_tbl and nd_tbl */
 BPF_ARRAY(tables, struct table, 2);
 
-/* -1 for the tables of other protocols */
-static __always_inline int table_index(struct neigh_table *tbl)
+/* NULL for the tables of other protocols. */
+static __always_inline struct table *find_table(struct neigh_table *tbl)
 {
 	u32 family = (u32)READ(tbl, family);
+	int index = family == AF_INET6;
 
-	return family == AF_INET ? 0 : family == AF_INET6 ? 1 : -1;
+	if (family != AF_INET && family != AF_INET6)
+		return NULL;
+	return tables.lookup(&index);
 }
 
-static __always_inline u32 gc_entries(struct neigh_table *tbl)
+static __always_inline u32 read_gc_entries(struct neigh_table *tbl)
 {
 #ifdef HAVE_neigh_table__gc_entries_counter
 	return READ(tbl, gc_entries.counter);
@@ -43,9 +51,10 @@ static __always_inline u32 gc_entries(struct neigh_table *tbl)
 }
 
 /*
- * Count a creation and, at every 64th, take the time of the last 64: the pace of a burst at the price of
- * one clock reading in 64. CPUs may race here, which makes the pace a little wrong, no more. True
- * when at that pace the table is full before another event could say so.
+ * Count a creation and, at every 32nd, take the time of the last 32: the pace of a burst at the
+ * price of one clock reading in 32. CPUs may race here, which makes the pace a little wrong, no more.
+ * True when at that pace the table is full before another event could say so. Below gc_thresh1 the
+ * kernel does not even collect garbage, so there it is too early to worry.
  */
 static __always_inline bool fills_soon(struct table *table, s64 entries, s64 thresh1, s64 thresh3)
 {
@@ -62,54 +71,62 @@ static __always_inline bool fills_soon(struct table *table, s64 entries, s64 thr
 	return entries + BURST * FORESIGHT_NS / table->interval_ns >= thresh3;
 }
 
-#define FILL_EVENT(event)                                    \
-	do {                                                 \
-		(event)->family = READ(tbl, family);         \
-		(event)->ifindex = READ(dev, ifindex);       \
-		(event)->entries = entries;                  \
-		(event)->gc_thresh[0] = READ(tbl, gc_thresh1); \
-		(event)->gc_thresh[1] = READ(tbl, gc_thresh2); \
-		(event)->gc_thresh[2] = thresh3;             \
-	} while (0)
-
 /*
  * An entry was just allocated and counted, or refused: then `made` is 0. Hooks at the entry of the
  * function cannot tell and pass something that is never 0. The pace in the event is that of the
- * last 64 creations, or slower if they are some time ago.
+ * last 32 creations, or slower if they are some time ago. Both families' events have the same fields.
  */
-PROBE(create, struct neigh_table *tbl, struct net_device *dev, u64 made)
+static __always_inline bool is_filling(struct neigh_table *tbl, struct net_device *dev, u64 made,
+				       struct event_arp_table_filling *e)
 {
-	struct event_arp_table_filling e = {};
-	struct table *table;
-	s64 entries, thresh3;
-	int index = table_index(tbl);
+	struct table *table = find_table(tbl);
+	s64 entries, thresh1, thresh3;
 	u64 age_ns;
 
-	if (index < 0 || !dev)
-		return 0;
-	table = tables.lookup(&index);
-	if (!table)
-		return 0;
+	if (!table || !dev)
+		return false;
 	if (!made)
 		__sync_fetch_and_add(&table->refused, 1);
 	entries = READ(tbl, entries.counter);
+	thresh1 = READ(tbl, gc_thresh1);
 	thresh3 = READ(tbl, gc_thresh3);
-	if (!fills_soon(table, entries, READ(tbl, gc_thresh1), thresh3) && !near_full(entries, thresh3))
-		return 0;
-	FILL_EVENT(&e);
-	e.gc_entries = gc_entries(tbl);
-	e.refused = table->refused;
-	e.created = BURST;
+	if (entries > 2 * table->told)
+		table->told = 0;
+	if (!fills_soon(table, entries, thresh1, thresh3) && !near_full(entries, thresh3))
+		return false;
 	age_ns = bpf_ktime_get_ns() - table->mark_ns;
-	e.interval_ns = age_ns > table->interval_ns ? age_ns : table->interval_ns;
-	if (index == 0)
+	e->ifindex = READ(dev, ifindex);
+	e->entries = entries;
+	e->gc_entries = read_gc_entries(tbl);
+	e->gc_thresh[0] = thresh1;
+	e->gc_thresh[1] = READ(tbl, gc_thresh2);
+	e->gc_thresh[2] = thresh3;
+	e->created = BURST;
+	e->interval_ns = age_ns > table->interval_ns ? age_ns : table->interval_ns;
+	e->refused = table->refused;
+	return true;
+}
+
+PROBE(create_arp, struct neigh_table *tbl, struct net_device *dev, u64 made)
+{
+	struct event_arp_table_filling e = {};
+
+	if ((u32)READ(tbl, family) == AF_INET && is_filling(tbl, dev, made, &e))
 		SEND(arp_table_filling, READ(dev, nd_net.net), &e);
-	else
-		SEND(nd_table_filling, READ(dev, nd_net.net), (struct event_nd_table_filling *)&e);
 	return 0;
 }
 
-/* Were the limits of the tables raised by us? Global tunables are noted under cookie 0. */
+PROBE(create_nd, struct neigh_table *tbl, struct net_device *dev, u64 made)
+{
+	struct event_nd_table_filling e = {};
+
+	if ((u32)READ(tbl, family) == AF_INET6 &&
+	    is_filling(tbl, dev, made, (struct event_arp_table_filling *)&e))
+		SEND(nd_table_filling, READ(dev, nd_net.net), &e);
+	return 0;
+}
+
+/* Were the limits raised by us? The supervisor notes global tunables under cookie 0. */
 static __always_inline bool limits_changed(void)
 {
 	struct place place = { .tuner = TUNER_ID };
@@ -117,32 +134,55 @@ static __always_inline bool limits_changed(void)
 	return shared_changed.lookup(&place);
 }
 
-/* An entry is on its way out; the table still counts it. */
+/* `value` is no more than one step of `limit`. */
+static __always_inline bool is_small_part(s64 value, s64 limit)
+{
+	int zero = 0;
+	struct settings *settings = shared_settings.lookup(&zero);
+
+	return settings && value <= limit >> (settings->shift & 63);
+}
+
+/*
+ * An entry is on its way out; the table still counts it. A whole table can go within one event
+ * interval, and how far it went matters: each halving is told whatever the rate limit says.
+ */
 PROBE(release, struct neighbour *n)
 {
+	struct neigh_table *tbl = READ(n, tbl);
+	struct net_device *dev = READ(n, dev);
 	struct event_arp_table_emptied e = {};
-	struct neigh_table *tbl;
-	struct net_device *dev;
-	s64 entries, thresh3;
-	int zero = 0, index;
-	struct settings *settings;
+	struct table *table;
+	struct net *net;
+	bool ipv4, halved;
+	s64 thresh3;
 
 	if (!limits_changed())
 		return 0;
-	settings = shared_settings.lookup(&zero);
-	tbl = READ(n, tbl);
-	dev = READ(n, dev);
-	index = table_index(tbl);
-	if (!settings || index < 0 || !dev)
+	table = find_table(tbl);
+	if (!table || !dev)
 		return 0;
-	entries = READ(tbl, entries.counter);
+	e.entries = READ(tbl, entries.counter);
 	thresh3 = READ(tbl, gc_thresh3);
-	if (entries > thresh3 >> (settings->shift & 63))
+	if (!is_small_part(e.entries, thresh3))
 		return 0;
-	FILL_EVENT(&e);
-	if (index == 0)
-		SEND(arp_table_emptied, READ(dev, nd_net.net), &e);
-	else
-		SEND(nd_table_emptied, READ(dev, nd_net.net), (struct event_nd_table_emptied *)&e);
+	e.gc_thresh[0] = READ(tbl, gc_thresh1);
+	e.gc_thresh[1] = READ(tbl, gc_thresh2);
+	e.gc_thresh[2] = thresh3;
+	e.ifindex = READ(dev, ifindex);
+	net = READ(dev, nd_net.net);
+	halved = !table->told || (e.entries >= FEW && 2 * e.entries <= table->told);
+	ipv4 = (u32)READ(tbl, family) == AF_INET;
+	if (halved) {
+		table->told = e.entries > FEW ? e.entries : FEW;
+		if (ipv4)
+			SEND_ALWAYS(arp_table_emptied, net, &e);
+		else
+			SEND_ALWAYS(nd_table_emptied, net, (struct event_nd_table_emptied *)&e);
+	} else if (ipv4) {
+		SEND(arp_table_emptied, net, &e);
+	} else {
+		SEND(nd_table_emptied, net, (struct event_nd_table_emptied *)&e);
+	}
 	return 0;
 }
