@@ -54,7 +54,7 @@ def write_text(name: str, text: str, *, dry_run: bool, proc_root: Path = Path("/
     if dry_run:
         return
     try:
-        fd = os.open(sysctl_path(name, proc_root), os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(sysctl_path(name, proc_root), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(fd, text.encode("ascii"))
         finally:
