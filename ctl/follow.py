@@ -19,14 +19,11 @@ def follow_events(run_dir: Path) -> Iterator[LogEvent]:
     check_daemon(path)
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.setsockopt(zmq.LINGER, 0)
-        gone = subscriber.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        subscriber.subscribe(b"")
-        subscriber.connect(f"ipc://{path}")
-        try:
+        with subscriber.get_monitor_socket(zmq.EVENT_DISCONNECTED) as gone:
+            subscriber.subscribe(b"")
+            subscriber.connect(f"ipc://{path}")
             while _wait(subscriber, gone):
                 yield events.decode(subscriber.recv())
-        finally:
-            subscriber.disable_monitor()
     raise NotRunning("bpftune has stopped")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from bpftune.ctl.numbers import format_ago, format_evidence, format_time
 from bpftune.ctl.screen import Colour, Screen
-from bpftune.ctl.values import format_change, format_netns, format_where, is_elsewhere
+from bpftune.ctl.values import format_change, format_elsewhere, format_netns, format_where
 from bpftune.ipc.control import Change, ExplainReply, HistoryReply, LogEvent
-from bpftune.ipc.text_table import Cell, format_columns
+from bpftune.ipc.text_table import Row, fits, format_columns
 
 TIME_COLUMNS = 20
 _ERROR, _WARNING = 3, 4
@@ -46,24 +46,31 @@ def render_event(event: LogEvent, screen: Screen) -> list[str]:
 
 
 def _changes(changes: Sequence[Change], screen: Screen) -> list[str]:
-    """A table, newest last: that is what is left on the screen."""
-    if not changes:
-        return []
+    """Newest last: that is what is left on the screen. A table where it fits, else two lines each."""
     newest_last = sorted(changes, key=lambda change: change.id)
-    elsewhere = any(is_elsewhere(change.netns) for change in changes)
-    columns = ["ID", "TIME", "TUNABLE", *(["NETNS"] if elsewhere else []), "CHANGE", "OUTCOME"]
-    rows: list[list[Cell]] = [
-        [
+    columns = ("ID", "TIME", "TUNABLE", "NETNS", "CHANGE", "OUTCOME")
+    rows: list[Row] = [
+        (
             change.id,
             format_time(change.time_s),
             change.tunable,
-            *([format_netns(change.netns)] if elsewhere else []),
+            format_netns(change.netns),
             format_change(change.old, change.new),
             change.outcome,
-        ]
+        )
         for change in newest_last
     ]
-    return format_columns(columns, rows, screen.width)
+    if not rows:
+        return []
+    if fits(columns, rows, screen.width):
+        return format_columns(columns, rows)
+    return [line for change in newest_last for line in _change(change, screen)]
+
+
+def _change(change: Change, screen: Screen) -> list[str]:
+    heading = f"{change.id:>6}  {format_time(change.time_s)}  {change.outcome}"
+    values = f"{change.tunable} {format_change(change.old, change.new)}{format_elsewhere(change.netns)}"
+    return [*screen.wrap(heading, hang=8), *screen.wrap(values, indent=8)]
 
 
 def _colour(priority: int) -> Colour | None:

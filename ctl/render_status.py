@@ -93,6 +93,7 @@ def _tuner(tuner: TunerStatus, screen: Screen) -> list[str]:
         *screen.field("worker", _worker(tuner)),
         *screen.field("events", _events(tuner)),
         *screen.field("changes", _changes(tuner, screen)),
+        *_listed(screen, "latency", _latency(tuner)),
         *_listed(screen, "hooks", _hooks(tuner)),
         *_listed(screen, "in kernel", _counters(tuner)),
         *_listed(screen, "off", [_override(override, screen) for override in tuner.overrides]),
@@ -134,6 +135,17 @@ def _changes(tuner: TunerStatus, screen: Screen) -> str:
         return format_count(tuner.changes)
     when = "" if tuner.last_change_s is None else f" {format_ago(tuner.last_change_s, screen.now_s)}"
     return f"{format_count(tuner.changes)}, last{when}: {tuner.last_change}"
+
+
+def _latency(tuner: TunerStatus) -> list[str]:
+    """From a probe's timestamp to the value written: how quick the newest changes were."""
+    if not tuner.write_latency_us:
+        return []
+    ordered = [span_us / 1e6 for span_us in sorted(tuner.write_latency_us)]
+    half, all_of_them = ordered[(len(ordered) - 1) // 2], ordered[-1]
+    return [
+        f"half written within {format_duration(half)} of the event, all within {format_duration(all_of_them)}"
+    ]
 
 
 def _hooks(tuner: TunerStatus) -> list[str]:

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 
 from bpftune.ctl.numbers import format_plural, format_time
 from bpftune.ctl.screen import Colour, Screen
-from bpftune.ctl.values import format_netns, format_value, is_elsewhere
-from bpftune.ipc.control import ExportReply, RollbackReply, TunablesReply, VerifyReply
-from bpftune.ipc.messages import Netns
-from bpftune.ipc.text_table import Row, format_columns
-
-NETNS_COLUMN = 1
+from bpftune.ctl.values import format_change, format_elsewhere, format_netns, format_value
+from bpftune.ipc.control import ExportReply, RollbackReply, TunablesReply, TunableStatus, VerifyReply
+from bpftune.ipc.text_table import Row, fits, format_columns
 
 
 def render_tunables(reply: TunablesReply, screen: Screen) -> list[str]:
     if not reply.tunables:
         return ["no tunable was read yet"]
+    columns = ("TUNABLE", "NETNS", "ORIGINAL", "CURRENT", "STATE")
     rows = [
         (
             one.tunable,
@@ -28,14 +26,15 @@ def render_tunables(reply: TunablesReply, screen: Screen) -> list[str]:
         )
         for one in reply.tunables
     ]
-    columns = ("TUNABLE", "NETNS", "ORIGINAL", "CURRENT", "STATE")
-    return _table(columns, rows, [one.netns for one in reply.tunables], screen)
+    lines = [_tunable_line(one) for one in reply.tunables]
+    return _table_or_lines(columns, rows, lines, screen)
 
 
 def render_rollback(reply: RollbackReply, screen: Screen) -> list[str]:
-    lines = [] if reply.unknown is None else _warn(reply.unknown, screen)
+    warning = [] if reply.unknown is None else _warn(reply.unknown, screen)
     if not reply.restored:
-        return [*lines, "nothing to put back"]
+        return [*warning, "nothing to put back"]
+    columns = ("TUNABLE", "NETNS", "WAS", "ORIGINAL", "OUTCOME")
     rows = [
         (
             one.tunable,
@@ -46,8 +45,12 @@ def render_rollback(reply: RollbackReply, screen: Screen) -> list[str]:
         )
         for one in reply.restored
     ]
-    columns = ("TUNABLE", "NETNS", "WAS", "ORIGINAL", "OUTCOME")
-    return [*lines, *_table(columns, rows, [one.netns for one in reply.restored], screen)]
+    lines = [
+        f"{one.tunable} {format_change(one.current, one.original)}"
+        f"{format_elsewhere(one.netns)}: {one.outcome}"
+        for one in reply.restored
+    ]
+    return [*warning, *_table_or_lines(columns, rows, lines, screen)]
 
 
 def render_verify(reply: VerifyReply, screen: Screen) -> list[str]:
@@ -72,14 +75,19 @@ def render_export(reply: ExportReply, screen: Screen, *, sysctl_d: bool) -> list
     ]
 
 
-def _table(
-    columns: Sequence[str], rows: Sequence[Row], namespaces: Sequence[Netns], screen: Screen
+def _tunable_line(one: TunableStatus) -> str:
+    same = one.original == one.current
+    values = f"({format_value(one.current)})" if same else format_change(one.original, one.current)
+    return f"{one.tunable}: {one.state}, {values}{format_elsewhere(one.netns)}"
+
+
+def _table_or_lines(
+    columns: Sequence[str], rows: Sequence[Row], lines: Sequence[str], screen: Screen
 ) -> list[str]:
-    """The namespace column only where it says something."""
-    if any(is_elsewhere(netns) for netns in namespaces):
-        return format_columns(columns, rows, screen.width)
-    kept = [i for i in range(len(columns)) if i != NETNS_COLUMN]
-    return format_columns([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], screen.width)
+    """A table where it fits, else a line for each row: values of three numbers wrap badly in columns."""
+    if fits(columns, rows, screen.width):
+        return format_columns(columns, rows)
+    return [wrapped for line in lines for wrapped in screen.wrap(line, hang=4)]
 
 
 def _warn(text: str, screen: Screen) -> list[str]:

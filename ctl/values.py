@@ -27,3 +27,8 @@ def format_netns(netns: Netns) -> str:
 def format_where(netns: Netns) -> str:
     """The same words as in log lines."""
     return f"in netns '{format_netns(netns)}'" if is_elsewhere(netns) else "in global ns"
+
+
+def format_elsewhere(netns: Netns) -> str:
+    """` in netns 'name'`, nothing for the initial one: as the end of a line about a value."""
+    return f" {format_where(netns)}" if is_elsewhere(netns) else ""

@@ -31,12 +31,18 @@ def format_table(table: Table, width: int | None = None) -> list[str]:
 def format_columns(columns: Sequence[str], rows: Sequence[Row], width: int | None = None) -> list[str]:
     """Header and rows, numbers to the right. With a width, no line is longer (at 20 or more)."""
     right = [bool(rows) and all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
-    cells = [[printable(name) for name in columns], *([format_cell(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    cells = _format_cells(columns, rows)
+    widths = _natural_widths(cells)
     if width is not None:
         longest = [max(_longest_word(row[i]) for row in cells) for i in range(len(columns))]
-        widths = fit(widths, longest, width - len(GAP) * (len(columns) - 1))
+        widths = shrink(widths, longest, width - len(GAP) * (len(columns) - 1))
     return [line for row in cells for line in _lines(row, widths, right)]
+
+
+def fits(columns: Sequence[str], rows: Sequence[Row], width: int | None) -> bool:
+    """Whether the table needs no wrapping, for callers that have a better form for narrow screens."""
+    widths = _natural_widths(_format_cells(columns, rows))
+    return width is None or sum(widths) + len(GAP) * (len(columns) - 1) <= width
 
 
 def format_cell(cell: Cell) -> str:
@@ -45,7 +51,7 @@ def format_cell(cell: Cell) -> str:
     return printable(cell) if isinstance(cell, str) else str(cell)
 
 
-def fit(widths: Sequence[int], longest_words: Sequence[int], room: int) -> list[int]:
+def shrink(widths: Sequence[int], longest_words: Sequence[int], room: int) -> list[int]:
     """Take from the widest column until all fit; words are broken only when nothing else helps."""
     fitted = list(widths)
     for floors in (longest_words, [NARROWEST] * len(fitted), [1] * len(fitted)):
@@ -55,6 +61,14 @@ def fit(widths: Sequence[int], longest_words: Sequence[int], room: int) -> list[
                 break
             fitted[max(shrinkable, key=lambda i: fitted[i])] -= 1
     return fitted
+
+
+def _format_cells(columns: Sequence[str], rows: Sequence[Row]) -> list[list[str]]:
+    return [[printable(name) for name in columns], *([format_cell(cell) for cell in row] for row in rows)]
+
+
+def _natural_widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
 
 
 def _longest_word(text: str) -> int:
