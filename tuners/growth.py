@@ -22,6 +22,12 @@ from bpftune.tuners.steps import grow, shrink
 
 REFUSED_PAUSE_NS = 1_000_000_000
 
+HELD = 1.75
+STRIDE = 3
+"""A need of nearly twice the limit means that the limit is all that the event can show. The step is wider
+then, for a connection that sits at its limit is slow to notice that there is room again: the kernel
+grows a receive buffer only when more arrives per round trip than ever before."""
+
 
 class Regulator(msgspec.Struct):
     """What is remembered about one limit in one namespace."""
@@ -193,7 +199,8 @@ def _grow(turn: _Turn, reading: Reading) -> None:
     if blocked or not reading.growable or reading.need <= current:
         return
     ceiling = min(reading.ceiling, turn.view.cap[turn.limit.field])
-    new = min(max(grow(current, turn.situation.shift), reading.need), 2 * reading.need, ceiling)
+    wanted = STRIDE * current if reading.need >= HELD * current else reading.need
+    new = min(max(grow(current, turn.situation.shift), wanted), 2 * reading.need, ceiling)
     if new > max(current, state.observed):
         turn.propose(new, turn.limit.near, reading.numbers)
     elif ceiling <= current and not state.at_cap:
