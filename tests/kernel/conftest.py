@@ -56,6 +56,13 @@ def veth() -> Iterator[Pair]:
 
 
 @pytest.fixture
+def distant() -> Iterator[Pair]:
+    """Two namespaces 40 ms and 100 Mbit/s apart: here buffers set the pace."""
+    with namespaces.distant_pair() as made:
+        yield made
+
+
+@pytest.fixture
 def daemon_directory() -> Iterator[Path]:
     """State and run directory of the daemons under test.
 
