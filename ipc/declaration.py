@@ -79,6 +79,19 @@ class EventField(msgspec.Struct, frozen=True):
     """0: a scalar; else the number of array elements."""
 
 
+class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A count that the kernel keeps per namespace, read there when an event of a scenario that names
+    it is handed over. For evidence; what happens often enough to cost something is better counted by
+    the kernel than by a probe.
+
+    `match` is a regular expression with one group, an integer; all matches are added up.
+    """
+
+    name: Identifier
+    file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
+    match: str
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happened. Without `event` it is one that only the policy raises."""
 
@@ -91,6 +104,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
+    counters: list[Identifier] = []
 
     @property
     def fields(self) -> list[EventField]:
@@ -161,6 +175,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    counters: list[Counter] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
     enums: dict[str, list[str]] = {}
@@ -178,6 +193,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @cached_property
     def scenarios_by_id(self) -> dict[str, Scenario]:
         return {scenario.id: scenario for scenario in self.scenarios}
+
+    @cached_property
+    def counters_by_name(self) -> dict[str, Counter]:
+        return {counter.name: counter for counter in self.counters}
 
 
 def load_declaration(folder: Path) -> Declaration:
@@ -217,12 +236,19 @@ def _check(declaration: Declaration) -> None:
     _unique("tunable", [tunable.name for tunable in declaration.tunables])
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
+    _unique("counter", [counter.name for counter in declaration.counters])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
+    for counter in declaration.counters:
+        if re.compile(counter.match).groups != 1:
+            raise ValueError(f"counter '{counter.name}': its match needs one group")
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+        for name in scenario.counters:
+            if name not in declaration.counters_by_name:
+                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
     for probe in declaration.probes:
         _check_probe(declaration, probe)
 

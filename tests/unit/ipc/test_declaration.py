@@ -72,6 +72,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
 )
@@ -123,3 +124,18 @@ def test_a_probe_may_have_several_polls(tmp_path: Path) -> None:
     probe = load(tmp_path, text + POLL + POLL.replace("one", "two")).probes[0]
 
     assert [poll.file for poll in probe.polls] == ["/proc/net/one", "/proc/net/two"]
+
+
+COUNTER = """
+[[counters]]
+name = "lost"
+file = "/proc/net/snmp"
+match = 'Udp: (\\d+)'
+"""
+
+
+def test_counters_are_checked(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL + COUNTER).counters_by_name["lost"].file == "/proc/net/snmp"
+    other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
+    with pytest.raises(DeclarationError, match="its match needs one group"):
+        load(tmp_path, other, "other")
