@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from contextlib import ExitStack
-from typing import TypeVar
 
 import zmq
 
@@ -58,7 +57,8 @@ CACHE_DIR = "programs"
 STOP_WITHIN_S = 2.0
 """Workers that are still there then are killed with the fork server."""
 
-T = TypeVar("T")
+GOODBYE_MS = 200
+"""How long replies and the last log lines may take to leave."""
 
 
 class Supervisor:
@@ -114,7 +114,8 @@ class Supervisor:
         self._cleanup.callback(InstanceLock(options.run_dir).release)
         self._loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._cleanup.callback(self._context.term)
+        # Closes the sockets of workers that did not end in time as well: `term` would wait for them.
+        self._cleanup.callback(self._context.destroy, linger=GOODBYE_MS)
         self._open_log()
         self._notifier = ServiceNotifier(self._loop)
         self._forkserver = ForkServer(
