@@ -15,8 +15,8 @@ import zmq
 
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import UnknownName
-from bpftune.ipc.messages import GLOBAL, Table, Value
+from bpftune.ipc.errors import BpftuneError, UnknownName
+from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
@@ -296,8 +296,16 @@ class Supervisor:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
         for netns in self._registry.known():
             if not netns.initial:
-                with self._registry.enter(netns.cookie):
-                    self._bpf.run_iterators(name)
+                self._adopt_connections(name, netns)
+
+    def _adopt_connections(self, name: str, netns: Netns) -> None:
+        """Show the tuner what was there before it; `attach` did so for the initial namespace."""
+        try:
+            with self._registry.enter(netns.cookie):
+                self._bpf.run_iterators(name)
+        except BpftuneError as error:
+            self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
+            self._namespaces.suspect()
 
     def _new_worker(self, folder: TunerFolder) -> Worker:
         return Worker(
