@@ -317,6 +317,11 @@ class Supervisor:
             context=self._context,
             run_dir=self._options.run_dir,
             owner=self._host,
+            changed={
+                cell.cookie
+                for cell in self._ledger.cells()
+                if cell.tunable in folder.declaration.tunables_by_name
+            },
         )
 
     def _new_pollers(self, declaration: Declaration) -> list[Poller]:
