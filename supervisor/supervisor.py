@@ -20,6 +20,7 @@ from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
+from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.event_stream import EventStream
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, Scan, TunerFolder, TunerFolders
@@ -215,6 +216,7 @@ class Supervisor:
         self._host = TunerHost(
             roster=self._roster,
             decisions=self._decisions,
+            counters=Counters(registry=self._registry),
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,

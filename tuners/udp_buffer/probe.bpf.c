@@ -125,7 +125,6 @@ static __always_inline int lose(struct sock *sk, u32 truesize)
 	e.received = meter->received;
 	e.interval_ns = now_ns - meter->since_ns;
 	e.burst_bytes = watch->burst_bytes;
-	e.queued_bytes = READ(sk, sk_backlog.rmem_alloc.counter);
 	if (USERLOCKS(sk) & SOCK_RCVBUF_LOCK)
 		sent = SEND(sized_buffer_full, READ(sk, __sk_common.skc_net.net), &e);
 	else
