@@ -101,11 +101,10 @@ class ForkServer:
             self._server.fail(why)
 
     def close(self) -> None:
-        """End it and what is left of its workers. Stop the workers first, or they want to start anew."""
-        server, self._server = self._server, None
-        if server is not None:
-            for listener in server.close():
-                listener.ended("the fork server was closed")
+        """End it and what is left of its workers. Nobody hears of it: the supervisor itself is ending."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def _lost(self, why: str, listeners: list[ChildListener]) -> None:
         self._server = None
