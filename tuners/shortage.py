@@ -17,7 +17,7 @@ from bpftune.ipc.messages import Number, Outcome, Status, TunableView, Value
 from bpftune.tuners import evidence
 from bpftune.tuners.base import Decision, Situation
 from bpftune.tuners.evidence import Evidence, Verdict
-from bpftune.tuners.steps import shrink
+from bpftune.tuners.steps import grow, shrink
 
 ENOUGH_FAILURES = 1000
 """What a verdict is based on: chance moves such a count by 3 %, which is less than the gain that counts.
@@ -42,6 +42,10 @@ class Shortage(msgspec.Struct):
     tally: Tally = msgspec.field(default_factory=Tally)
     previous: Value = ()
     """The value before the newest growth; empty when that was undone or has decayed."""
+    undone: Value = ()
+    """The value that the newest change gave up for the one before it: to go there again is to swing."""
+    swung: bool = False
+    """It was wanted again, and refused."""
     observed: Value = ()
     """The largest value that --dry-run kept from being written."""
     at_cap: bool = False
@@ -144,6 +148,8 @@ def grow_to(turn: Turn, wanted: Value, numbers: Mapping[str, Number]) -> None:
     new = tuple(max(now, min(want, cap)) for now, want, cap in caps)
     if new == current:
         _note_cap(turn, wanted)
+    elif new == state.undone:
+        _stop_swinging(turn, numbers)
     elif _exceeds(new, state.observed):
         turn.propose(new, turn.limit.short, numbers)
 
@@ -158,12 +164,13 @@ def lower(turn: Turn, wanted: Value, scenario: str) -> None:
 
 def settle(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
     """A proposal for this tunable was decided on."""
-    if outcome.status in (Status.REFUSED, Status.FAILED):
-        state.paused_until_ns = now_ns + REFUSED_PAUSE_NS
-    elif outcome.status is Status.OBSERVED and _exceeds(outcome.proposal.new, state.observed):
-        state.observed = outcome.proposal.new
-    elif outcome.status is Status.APPLIED:
+    is_growth = outcome.proposal.scenario == limit.short
+    if outcome.status is Status.APPLIED:
         _applied(limit, outcome, now_ns, state)
+    elif outcome.status is Status.OBSERVED and is_growth:
+        state.observed = outcome.proposal.new
+    elif not (outcome.status is Status.STALE and is_growth):
+        state.paused_until_ns = now_ns + REFUSED_PAUSE_NS
 
 
 def expire(turn: Turn) -> None:
@@ -182,13 +189,14 @@ def wake_ns(turn: Turn) -> int | None:
 
 
 def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
-    state.tally = Tally()
+    old, new = outcome.proposal.expected, outcome.proposal.new
+    state.tally, state.swung = Tally(), False
     if outcome.proposal.scenario == limit.short:
-        state.previous = outcome.proposal.expected
-        evidence.record_growth(state.evidence, previous=state.previous[0], now_ns=now_ns)
+        state.previous, state.undone = old, ()
+        evidence.record_growth(state.evidence, previous=old[0], now_ns=now_ns)
         return
     state.at_cap = False
-    state.previous = ()
+    state.previous, state.undone = (), old if new == state.previous else ()
     record = evidence.record_decay if outcome.proposal.scenario == limit.idle else evidence.record_shrink
     record(state.evidence, now_ns=now_ns)
 
@@ -202,6 +210,22 @@ def _is_enough(turn: Turn) -> bool:
 
 def _exceeds(new: Value, old: Value) -> bool:
     return not old or any(one > other for one, other in zip(new, old, strict=True))
+
+
+def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
+    """The first time growth ends until nothing binds any more; after that it goes a step further than
+    what was given up."""
+    state = turn.state
+    if not state.swung:
+        state.swung = True
+        text = f"it would go back to {_words(state.undone)}, which was just given up: no growth for now"
+        turn.note(turn.limit.short, text)
+        evidence.freeze(state.evidence)
+        return
+    further = zip(state.undone, turn.view.cap, strict=True)
+    new = tuple(max(was, min(grow(was, turn.situation.shift), cap)) for was, cap in further)
+    if new != state.undone and _exceeds(new, state.observed):
+        turn.propose(new, turn.limit.short, numbers)
 
 
 def _note_cap(turn: Turn, wanted: Value) -> None:
