@@ -83,6 +83,10 @@ class Turn:
         return not self.is_grown and not self.state.evidence.frozen
 
     @property
+    def is_at_cap(self) -> bool:
+        return all(now >= cap for now, cap in zip(self.view.current, self.view.cap, strict=True))
+
+    @property
     def idle_ns(self) -> int:
         """State may have been lost with a grown limit left behind: then the idle period begins now."""
         if self.state.evidence.near_ns == 0:
@@ -112,7 +116,8 @@ def note_need(turn: Turn) -> None:
 
 
 def weigh(turn: Turn, *, successes: int, failures: int, start_ns: int) -> bool:
-    """Take in what was counted since `start_ns`. True when growth ends here, for two steps did not pay.
+    """Take in what was counted since `start_ns`. True when growth ends here, for two steps did not pay,
+    or the one to the cap did not.
 
     What began under an older value is ignored.
     """
@@ -124,10 +129,13 @@ def weigh(turn: Turn, *, successes: int, failures: int, start_ns: int) -> bool:
     tally.failures += failures
     if not _is_enough(turn):
         return False
-    seen.level = tally.successes / max(1, tally.failures)
+    # One more, so that nothing at all before and after is no gain instead of no number.
+    seen.level = (tally.successes + 1) / max(1, tally.failures)
     seen.windows = evidence.PATIENCE
     turn.state.tally = Tally()
-    if evidence.judge(seen) is not Verdict.UNPAID or not evidence.has_stopped_paying(seen):
+    if evidence.judge(seen) is not Verdict.UNPAID:
+        return False
+    if not evidence.has_stopped_paying(seen) and not turn.is_at_cap:
         return False
     turn.note(turn.limit.unpaid, _unpaid_text(turn))
     lower(turn, turn.state.previous or turn.view.current, turn.limit.unpaid)
@@ -246,10 +254,12 @@ def _history(turn: Turn) -> dict[str, Number]:
 
 
 def _unpaid_text(turn: Turn) -> str:
-    first, second = (f"{100 * value:+.1f} %" for value in turn.state.evidence.unpaid[-2:])
+    gains = turn.state.evidence.unpaid[-evidence.MAX_UNPAID :]
+    steps = "the last two steps" if len(gains) > 1 else "the step to the cap"
     return (
-        f"growth stops: the last two steps changed the {turn.limit.metric} by {first} and {second},"
-        f" less than the {100 * evidence.MIN_GAIN:.0f} % each has to bring; the last one is taken back"
+        f"growth stops: {steps} changed the {turn.limit.metric} by"
+        f" {' and '.join(f'{100 * gain:+.1f} %' for gain in gains)}, less than the"
+        f" {100 * evidence.MIN_GAIN:.0f} % that a step has to bring; the last one is taken back"
     )
 
 

@@ -38,6 +38,8 @@ FLOOD_SHARE = 1 / 8
 """Datagrams get lost on the way now and then and fail half a minute later, when the limit may have grown
 for other reasons. Where fewer requests than that fail it is no attack."""
 
+WINDOW_NS = 1_000_000_000
+
 RECENT_NS = 100_000_000
 """Events further apart tell nothing about the present pace."""
 
@@ -90,12 +92,22 @@ class Counts(msgspec.Struct):
     memory_bytes: int
 
 
+class Window(msgspec.Struct):
+    """What was counted under one limit."""
+
+    limit: int = 0
+    requests: int = 0
+    failures: int = 0
+    start_ns: int = 0
+
+
 class Side(msgspec.Struct):
     """One family in one namespace."""
 
     shortage: Shortage = msgspec.field(default_factory=Shortage)
+    window: Window = msgspec.field(default_factory=Window)
     failing: Correlation = msgspec.field(default_factory=Correlation)
-    """The limit against the share of requests that fail."""
+    """The limit against the share of requests that fail, one pair per window."""
     counts: Counts | None = None
 
 
@@ -192,11 +204,31 @@ def _count(family: Family, event: Event, turn: Turn, side: Side) -> tuple[dict[s
     requests = now.requests - before.requests
     failures = min(requests, max(0, now.failures - before.failures))
     dropped = min(failures, max(0, failures - (now.timeouts - before.timeouts)))
+    _correlate(side, turn.view.current[0], requests, failures, now.time_ns)
+    _weigh(turn, requests - dropped, dropped, before.time_ns, now.time_ns)
     share = failures / requests
-    correlation.add(side.failing, turn.view.current[0], share)
-    start_ns = _start_ns(before.time_ns, now.time_ns, turn.state.evidence.changed_ns)
-    weigh(turn, successes=requests - dropped, failures=dropped, start_ns=start_ns)
     return {"requests": requests, "failures": failures, "failed_share": round(share, 4)}, share
+
+
+def _correlate(side: Side, limit: int, requests: int, failures: int, now_ns: int) -> None:
+    """Every limit counts the same, however long it held: a window ends with its limit, or after a while."""
+    window = side.window
+    if window.requests and (window.limit != limit or now_ns - window.start_ns >= WINDOW_NS):
+        correlation.add(side.failing, window.limit, window.failures / window.requests)
+        window = Window()
+    if not window.requests:
+        side.window = window = Window(limit=limit, start_ns=now_ns)
+    window.requests += requests
+    window.failures += failures
+
+
+def _weigh(turn: Turn, taken: int, dropped: int, before_ns: int, now_ns: int) -> None:
+    """What was taken until the memory was full for the first time only says how large it is."""
+    tally = turn.state.tally
+    if dropped and not tally.failures:
+        tally.successes = taken = 0
+    start_ns = _start_ns(before_ns, now_ns, turn.state.evidence.changed_ns)
+    weigh(turn, successes=taken, failures=dropped, start_ns=start_ns)
 
 
 def _read_counts(family: Family, event: Event, situation: Situation) -> Counts | None:
