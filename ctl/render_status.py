@@ -70,6 +70,8 @@ def _daemon(status: StatusReply, screen: Screen) -> list[str]:
         lines += screen.field("lost", f"{format_plural(status.ring_dropped, 'event')}, ring buffer full")
     for refused in status.refused_folders:
         lines += screen.field("refused", refused)
+    for rival in status.rivals:
+        lines += screen.field("notice", rival)
     return lines
 
 

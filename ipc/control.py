@@ -187,6 +187,8 @@ class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     tuners: list[TunerStatus]
     namespaces: list[Netns]
     refused_folders: list[str]
+    rivals: list[str] = []
+    """Other programs that tune the same settings, seen at start."""
 
 
 class TunableStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ class Parts:
     overrides: Overrides
     decisions: Decisions
     forkserver: ForkServer
+    rivals: list[str]
 
 
 def status_reply(parts: Parts) -> StatusReply:
@@ -57,6 +58,7 @@ def status_reply(parts: Parts) -> StatusReply:
         tuners=[_tuner_status(parts, tuner, usages[tuner.name]) for tuner in parts.roster],
         namespaces=parts.registry.known(),
         refused_folders=parts.roster.refused,
+        rivals=parts.rivals,
     )
 
 

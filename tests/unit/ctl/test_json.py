@@ -24,7 +24,7 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
         {
             "": {
                 "type", "version", "pid", "uptime_s", "mode", "learning_rate", "kernel", "support",
-                "pss_bytes", "cpu_s", "ring_dropped", "tuners", "namespaces", "refused_folders",
+                "pss_bytes", "cpu_s", "ring_dropped", "tuners", "namespaces", "refused_folders", "rivals",
             },
             "tuners.0": {
                 "name", "description", "state", "why", "folder", "pid", "uptime_s", "restarts", "events_in",
