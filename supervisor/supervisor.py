@@ -117,6 +117,7 @@ class Supervisor:
         make_directory(options.state_dir, mode=0o700)
         make_directory(options.run_dir, mode=0o755)
         self._cleanup.callback(InstanceLock(options.run_dir).release)
+        ask_for_short_slices()
         self._loop = Loop()
         # Early, so that a signal during the start is answered after it, and closed late, so that a second
         # one does not disturb the end.
