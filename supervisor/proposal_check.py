@@ -33,20 +33,23 @@ def value_refusal(tunable: Tunable, *, current: Value, new: Value, bounds: Bound
     if new == current:
         return "no change"
     for index in changed_fields(current, new):
+        grows = new[index] > current[index]
         field = f"{tunable.name} field {index}" if tunable.width > 1 else tunable.name
         if tunable.moves is not None and index not in tunable.moves:
             return f"{field} may not move"
-        if new[index] < bounds.floor[index]:
+        # Bounds move with devices and memory: coming back towards a cap that shrank is right, and so is
+        # rising towards a floor.
+        if not grows and new[index] < bounds.floor[index]:
             return f"{field}: {new[index]} is below the floor {bounds.floor[index]}"
-        if new[index] > bounds.cap[index]:
+        if grows and new[index] > bounds.cap[index]:
             return f"{field}: {new[index]} is above the cap {bounds.cap[index]}"
     return None
 
 
 def reaches_cap(*, current: Value, new: Value, bounds: Bounds) -> bool:
-    """Whether a field would grow to its cap or beyond."""
+    """Whether a field would grow to its cap or beyond; for a switch, being on is no limit reached."""
     return any(
-        new[index] > current[index] and new[index] >= bounds.cap[index]
+        new[index] > current[index] and new[index] >= bounds.cap[index] > 1
         for index in changed_fields(current, new)
     )
 
