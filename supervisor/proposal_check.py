@@ -7,7 +7,7 @@ and nothing outside floor and cap gets past here. Each check answers why not, or
 
 from __future__ import annotations
 
-from bpftune.ipc.declaration import Declaration, Scope, Tunable, Writer
+from bpftune.ipc.declaration import Declaration, Format, Scope, Tunable, Writer
 from bpftune.ipc.messages import GLOBAL, Proposal, Value
 from bpftune.supervisor.quantities import Bounds
 
@@ -36,11 +36,16 @@ def value_refusal(tunable: Tunable, *, current: Value, new: Value, bounds: Bound
         field = f"{tunable.name} field {index}" if tunable.width > 1 else tunable.name
         if tunable.moves is not None and index not in tunable.moves:
             return f"{field} may not move"
-        if new[index] < bounds.floor[index]:
+        if _is_below(tunable, new[index], bounds.floor[index]):
             return f"{field}: {new[index]} is below the floor {bounds.floor[index]}"
-        if new[index] > bounds.cap[index]:
+        if _is_below(tunable, bounds.cap[index], new[index]):
             return f"{field}: {new[index]} is above the cap {bounds.cap[index]}"
     return None
+
+
+def _is_below(tunable: Tunable, lower: int, upper: int) -> bool:
+    """Of masks, the lower one lacks a bit that the upper one has: bounds are sets there."""
+    return bool(upper & ~lower) if tunable.format is Format.CPUMASK else lower < upper
 
 
 def reaches_cap(*, current: Value, new: Value, bounds: Bounds) -> bool:
