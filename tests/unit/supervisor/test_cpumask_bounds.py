@@ -18,7 +18,7 @@ masks = st.integers(0, 2**300)
 
 
 @given(current=masks, new=masks, floor=masks, cap=masks)
-def test_only_supersets_of_the_floor_within_the_cap_pass(current: int, new: int, floor: int, cap: int) -> None:
+def test_supersets_of_the_floor_within_the_cap_pass(current: int, new: int, floor: int, cap: int) -> None:
     refusal = value_refusal(
         MASK, current=(current,), new=(new,), bounds=Bounds(floor=(floor,), cap=(cap | floor,))
     )
