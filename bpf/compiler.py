@@ -69,9 +69,9 @@ class Compiler:
             }
         finally:
             module.cleanup()
-        ids = {wanted.hook: _attach_id(self._btf, wanted) for wanted in unit.signatures}
+        ids = {wanted.entry: _attach_id(self._btf, wanted) for wanted in unit.signatures}
         refusals = {
-            wanted.hook: reason
+            wanted.entry: reason
             for wanted in unit.signatures
             if (reason := _refusal(self._btf, wanted)) is not None
         }

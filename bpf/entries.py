@@ -71,7 +71,7 @@ def entry_function(name: str, body: Body, hook: Hook) -> str:
     return f"int {name}(unsigned long long *ctx) {{ return body_{probe}({values}); }}\n"
 
 
-def signature(hook: Hook, body: Body) -> Signature | None:
+def signature(entry: str, hook: Hook, body: Body) -> Signature | None:
     """What the kernel's BTF must have for the hook; None where BTF says nothing about it."""
     prefix = BTF_PREFIX.get(hook.kind)
     if prefix is None:
@@ -82,7 +82,7 @@ def signature(hook: Hook, body: Body) -> Signature | None:
             if (match := _STRUCT_POINTER.fullmatch(argument)) is not None:
                 structs[index] = match[1]
     return Signature(
-        hook=str(hook),
+        entry=entry,
         symbol=prefix + hook.target,
         typedef=hook.kind in TYPEDEF_KINDS,
         structs=structs,

@@ -83,7 +83,9 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         enums=dict(declaration.enums),
         functions=[entry_name(probe.name, index) for probe, index, _ in rungs],
         signatures=[
-            wanted for probe, _, hook in rungs if (wanted := signature(hook, bodies[probe.name])) is not None
+            wanted
+            for probe, index, hook in rungs
+            if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.name])) is not None
         ],
     )
 

@@ -108,7 +108,7 @@ class TunerBpf:
         assert flavour is not None
         assert kind is not None
         compiled = self._object(flavour)
-        if (refusal := compiled.refusals.get(str(hook))) is not None:
+        if (refusal := compiled.refusals.get(entry)) is not None:
             raise HookRefused(str(hook), refusal)
         try:
             return libbpf.load_program(
@@ -116,7 +116,7 @@ class TunerBpf:
                 program_type=kind.program_type,
                 attach_type=kind.attach_type,
                 code=_with_maps(compiled.programs[entry], self._map_fds[flavour]),
-                attach_btf_id=compiled.btf_ids.get(str(hook), 0),
+                attach_btf_id=compiled.btf_ids.get(entry, 0),
             )
         except libbpf.VerifierError as error:
             raise HookRefused(

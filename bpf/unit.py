@@ -27,7 +27,8 @@ class Flavour(StrEnum):
 class Signature:
     """A BTF symbol that a hook attaches to, and the structs that its arguments must point to."""
 
-    hook: str
+    entry: str
+    """The function that serves the rung."""
     symbol: str
     typedef: bool
     """The symbol is the typedef of a tracepoint, not a function."""
@@ -76,9 +77,9 @@ class Object:
     maps: list[MapSpec]
     programs: dict[str, bytes]
     btf_ids: dict[str, int]
-    """hook -> BTF id of what it attaches to."""
+    """entry -> BTF id of what it attaches to."""
     refusals: dict[str, str]
-    """hook -> why this kernel's BTF rules it out."""
+    """entry -> why this kernel's BTF rules the rung out."""
 
     def as_json(self) -> dict[str, Any]:
         data = asdict(self)

@@ -17,15 +17,19 @@ def format_change(old: Value, new: Value) -> str:
 
 def is_elsewhere(netns: Netns) -> bool:
     """Whether it is another namespace than the initial one."""
-    return not netns.initial and netns.cookie != GLOBAL
+    return not netns.initial and netns.cookie > GLOBAL
 
 
 def format_netns(netns: Netns) -> str:
+    if netns.cookie < 0:
+        return netns.name  # what is no namespace: "everywhere"
     return (netns.name or f"cookie {netns.cookie}") if is_elsewhere(netns) else "global"
 
 
 def format_where(netns: Netns) -> str:
     """The same words as in log lines."""
+    if netns.cookie < 0:
+        return netns.name
     return f"in netns '{format_netns(netns)}'" if is_elsewhere(netns) else "in global ns"
 
 

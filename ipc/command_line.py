@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from typing import NoReturn
 
-from bpftune.ipc.errors import UnknownName, UsageError
+from bpftune.ipc.errors import UsageError
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -22,11 +21,3 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
-
-
-def check_known(what: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is one of `known`. Raises UnknownName with the nearest one."""
-    names = list(known)
-    if name not in names:
-        raise UnknownName(what, name, names)
-    return name

@@ -33,7 +33,7 @@ _BUSY_TIMEOUT_S = 1
 
 _TABLES = {
     "boots": "boot INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE, unknown TEXT",
-    "changes": """id INTEGER PRIMARY KEY AUTOINCREMENT, boot INTEGER NOT NULL, time_s REAL NOT NULL,
+    "changes": """id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, time_s REAL NOT NULL,
         tuner TEXT NOT NULL, tunable TEXT NOT NULL, cookie INTEGER NOT NULL, inum INTEGER NOT NULL,
         netns TEXT NOT NULL, initial INTEGER NOT NULL, old TEXT NOT NULL, new TEXT NOT NULL,
         scenario TEXT NOT NULL, reason TEXT NOT NULL, evidence TEXT NOT NULL,
@@ -45,10 +45,12 @@ _TABLES = {
     "overrides": """boot INTEGER NOT NULL, cookie INTEGER NOT NULL, tuner TEXT NOT NULL,
         record BLOB NOT NULL, PRIMARY KEY (boot, cookie, tuner)""",
 }
-_INDEXES = (
-    "CREATE INDEX changes_by_cell ON changes (boot, cookie, tunable)",
-    "CREATE INDEX changes_open ON changes (outcome) WHERE outcome = 'intent'",
-)
+_INDEXES = ("CREATE INDEX changes_by_cell ON changes (boot, cookie, tunable)",)
+_WITHOUT_ROWID = frozenset({"cells", "overrides"})
+
+# Moving the log into the database costs an fsync. SQLite's default of 1000 pages would do that in
+# the middle of every 200th decision, this one in every 1000th or so; closing and opening do it too.
+_CHECKPOINT_PAGES = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA journal_size_limit = 1048576")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return connection
     except sqlite3.Error as error:
         connection.close()
@@ -158,7 +162,8 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _create_statement(table: str) -> str:
-    return f"CREATE TABLE {table} ({_TABLES[table]})"
+    options = " WITHOUT ROWID" if table in _WITHOUT_ROWID else ""
+    return f"CREATE TABLE {table} ({_TABLES[table]}){options}"
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -8,10 +8,9 @@ otherwise read the same carry its name at the end.
 
 from __future__ import annotations
 
-from bpftune.ipc.declaration import Format, Scenario, Tunable
+from bpftune.ipc.declaration import Scenario, Tunable
 from bpftune.ipc.messages import GLOBAL, Netns, Value
-
-CPUMASK_GROUP_BITS = 32
+from bpftune.supervisor.tunables import format_value
 
 
 def scenario_line(scenario: Scenario, netns: Netns, *, tunable: str = "") -> str:
@@ -70,6 +69,9 @@ def repeated_line(message: str, *, count: int, seconds: int) -> str:
 
 
 def format_where(netns: Netns) -> str:
+    """ "in global ns", "in netns '<name>'", or the bare name of what is no namespace ("everywhere")."""
+    if netns.cookie < 0:
+        return netns.name
     if netns.initial or netns.cookie == GLOBAL:
         return "in global ns"
     return f"in netns '{netns.name or f'cookie {netns.cookie}'}'"
@@ -78,21 +80,6 @@ def format_where(netns: Netns) -> str:
 def format_tunable(tunable: Tunable) -> str:
     """The name, with the names of its fields if it declares them: `tcp_rmem(min default max)`."""
     return f"{tunable.name}({' '.join(tunable.fields)})" if tunable.fields else tunable.name
-
-
-def format_value(tunable: Tunable, value: Value) -> str:
-    """As sysctl(8) prints it."""
-    if tunable.format is Format.CPUMASK:
-        return _format_cpumask(value[0])
-    return " ".join(map(str, value))
-
-
-def _format_cpumask(mask: int) -> str:
-    """Groups of 32 bits in hex, highest first, as the kernel's %*pb prints them."""
-    groups = [mask & 0xFFFFFFFF]
-    while mask := mask >> CPUMASK_GROUP_BITS:
-        groups.insert(0, mask & 0xFFFFFFFF)
-    return ",".join([f"{groups[0]:x}", *(f"{group:08x}" for group in groups[1:])])
 
 
 def _elsewhere(netns: Netns) -> str:

@@ -225,6 +225,7 @@ def main() -> int:
         return 1
     effort = QUICK if given.quick else Effort()
     directory = Path(tempfile.mkdtemp(prefix="bpftune-bench-"))
+    directory.chmod(0o711)  # workers, which are not root, reach their sockets through it
     figures: list[Figure] = []
     try:
         for name in given.only or MEASUREMENTS:

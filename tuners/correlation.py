@@ -13,7 +13,7 @@ import msgspec
 
 MIN_SAMPLES = 10
 THRESHOLD = 0.7
-MATERIAL = 0.05
+MATERIAL = 0.1
 MEMORY_SAMPLES = 4096
 
 
@@ -49,10 +49,11 @@ def coefficient(state: Correlation) -> float | None:
 
 
 def is_harmful(state: Correlation) -> bool:
-    """Whether y rises with x: correlated above 0.7, and by an amount that anybody would notice.
+    """Whether y rises with x: correlated above 0.7, and by an amount that matters.
 
-    The coefficient knows no scale. Without the second condition an RTT that went from 50.00 to
-    50.05 ms in step with the limit would count like one that doubled.
+    The coefficient knows no scale. Without the second condition an RTT that went from 50 to 51 ms
+    in step with the limit, as it does when a path gets busier, would count like one that doubled.
+    MATERIAL is the standard deviation of y over its mean: an RTT that rises by a fifth.
     """
     found = coefficient(state)
     if found is None or found <= THRESHOLD:

@@ -22,6 +22,12 @@ from bpftune.tuners.steps import grow, shrink
 
 REFUSED_PAUSE_NS = 1_000_000_000
 
+HELD = 1.75
+STRIDE = 3
+"""A need of nearly twice the limit means that the limit is all that the event can show. The step is wider
+then, for a connection that sits at its limit is slow to notice that there is room again: the kernel
+grows a receive buffer only when more arrives per round trip than ever before."""
+
 
 class Regulator(msgspec.Struct):
     """What is remembered about one limit in one namespace."""
@@ -56,6 +62,8 @@ class Reading:
     time_ns: int
     need: int
     """The value at which the limit would stop to bind."""
+    enough: int
+    """Up to here growing is right even if delays grow with it."""
     ceiling: int
     """The policy's own cap, beside the declared one."""
     growable: bool
@@ -115,7 +123,7 @@ def react(limit: Limit, reading: Reading, situation: Situation, state: Regulator
     correlation.add(state.rtt, turn.current, reading.rtt_us)
     if reading.sample is None:
         evidence.estimate(state.evidence, reading.amount_per_round)
-    elif evidence.observe(state.evidence, reading.sample) and _must_stop(turn):
+    elif evidence.observe(state.evidence, reading.sample) and _must_stop(turn, reading):
         return
     _grow(turn, reading)
 
@@ -167,14 +175,14 @@ def _turn(limit: Limit, situation: Situation, state: Regulator, decision: Decisi
     return _Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 
 
-def _must_stop(turn: _Turn) -> bool:
+def _must_stop(turn: _Turn, reading: Reading) -> bool:
     """After a complete window: True when growth stops here, which has been proposed then."""
     seen, rtt = turn.state.evidence, turn.state.rtt
     verdict = evidence.judge(seen)
     if verdict is Verdict.UNPAID and evidence.has_stopped_paying(seen):
         turn.note(turn.limit.unpaid, _unpaid_text(seen))
         _lower(turn, turn.limit.unpaid, seen.previous)
-    elif not seen.frozen and correlation.is_harmful(rtt):
+    elif not seen.frozen and turn.current > reading.enough and correlation.is_harmful(rtt):
         turn.note(turn.limit.delays, _delays_text(rtt))
         _lower(turn, turn.limit.delays, shrink(turn.current, turn.situation.shift))
     else:
@@ -193,7 +201,9 @@ def _grow(turn: _Turn, reading: Reading) -> None:
     if blocked or not reading.growable or reading.need <= current:
         return
     ceiling = min(reading.ceiling, turn.view.cap[turn.limit.field])
-    new = min(max(grow(current, turn.situation.shift), reading.need), 2 * reading.need, ceiling)
+    held = min(reading.need, reading.enough or reading.need) >= HELD * current
+    wanted = STRIDE * current if held else reading.need
+    new = min(max(grow(current, turn.situation.shift), wanted), 2 * reading.need, ceiling)
     if new > max(current, state.observed):
         turn.propose(new, turn.limit.near, reading.numbers)
     elif ceiling <= current and not state.at_cap:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -54,11 +56,31 @@ def veth() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+def distant() -> Iterator[Pair]:
+    """Two namespaces 40 ms and 100 Mbit/s apart: here buffers set the pace."""
+    with namespaces.distant_pair() as made:
+        yield made
+
+
+@pytest.fixture
+def daemon_directory() -> Iterator[Path]:
+    """State and run directory of the daemons under test.
+
+    Not tmp_path: workers, which are not root, must pass through it to their sockets, and a socket's
+    path holds 107 bytes.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="bpftune-test-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def start_daemon(daemon_directory: Path) -> Iterator[StartDaemon]:
     """Call it to start a ready daemon; all daemons of a test share state and run directory."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments: str) -> Daemon:
-            return stack.enter_context(running(*arguments, directory=tmp_path))
+            return stack.enter_context(running(*arguments, directory=daemon_directory))
 
         yield start

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Throwaway network namespaces and the veth between two of them.
+"""Throwaway network namespaces and what joins two of them.
 
 Kernel tests call it. Nothing here touches the initial namespace: a test that must (global
 sysctls) is covered by the guard in sysctl_guard.py.
@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.kernel.long_path import DEVICE, long_path
 
 RUN_NETNS = Path("/run/netns")
 PROC_SYS = Path("/proc/sys")
@@ -71,7 +73,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two namespaces joined by a veth, `a` at one end and `b` at the other."""
+    """Two joined namespaces, `a` at one end and `b` at the other."""
 
     a: Namespace
     b: Namespace
@@ -79,7 +81,7 @@ class Pair:
     b_ipv4: str
     a_ipv6: str
     b_ipv6: str
-    device: str = "veth0"
+    device: str
     """Its name is the same in both."""
 
 
@@ -97,16 +99,34 @@ def namespace(label: str = "ns") -> Iterator[Namespace]:
 
 @contextlib.contextmanager
 def pair() -> Iterator[Pair]:
-    """Two joined namespaces with an IPv4 and an IPv6 address each, reachable when it returns."""
-    with namespace("a") as a, namespace("b") as b:
-        made = Pair(a=a, b=b, a_ipv4="10.77.0.1", b_ipv4="10.77.0.2", a_ipv6="fd77::1", b_ipv6="fd77::2")
-        _join(made)
+    """Two namespaces joined by a veth, with an IPv4 and an IPv6 address each, reachable at once."""
+    with _two(device="veth0") as made:
+        peer = ("peer", "name", made.device, "netns", made.b.name)
+        made.a.run("ip", "link", "add", made.device, "type", "veth", *peer)
+        _configure(made)
         yield made
 
 
-def _join(pair: Pair) -> None:
+@contextlib.contextmanager
+def distant_pair(*, rtt_ms: float = 40, mbit_per_s: float = 100) -> Iterator[Pair]:
+    """The same, but with a path of that round trip time and rate in between (long_path.py)."""
+    with (
+        _two(device=DEVICE) as made,
+        long_path(made.a.name, made.b.name, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s),
+    ):
+        _configure(made)
+        yield made
+
+
+@contextlib.contextmanager
+def _two(*, device: str) -> Iterator[Pair]:
+    addresses = {"a_ipv4": "10.77.0.1", "b_ipv4": "10.77.0.2", "a_ipv6": "fd77::1", "b_ipv6": "fd77::2"}
+    with namespace("a") as a, namespace("b") as b:
+        yield Pair(a=a, b=b, device=device, **addresses)
+
+
+def _configure(pair: Pair) -> None:
     device = pair.device
-    pair.a.run("ip", "link", "add", device, "type", "veth", "peer", "name", device, "netns", pair.b.name)
     ends = ((pair.a, pair.a_ipv4, pair.a_ipv6), (pair.b, pair.b_ipv4, pair.b_ipv6))
     for end, ipv4, ipv6 in ends:
         end.run("ip", "address", "add", f"{ipv4}/24", "dev", device)

@@ -12,6 +12,13 @@ from tests import leftovers
 from tests.kernel import namespaces, sysctl_guard, traffic
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl
 
+CONNECT_MS = """
+import socket, time
+before = time.monotonic()
+socket.socket().connect_ex(("{address}", 9))
+print((time.monotonic() - before) * 1000)
+"""
+"""A refused connection takes one round trip."""
 TCP_RMEM = "net.ipv4.tcp_rmem"
 
 
@@ -51,6 +58,16 @@ def test_slow_reader_holds_the_sender_back(veth: Pair) -> None:
         slow = traffic.send(veth.a, to, seconds=0.3)
 
     assert slow < fast
+
+
+def test_distant_pair_has_its_rate_and_round_trip_time() -> None:
+    with namespaces.distant_pair(rtt_ms=40, mbit_per_s=50) as far:
+        with traffic.receiver(far.b, far.b_ipv4) as to:
+            sent = traffic.send(far.a, to, seconds=2)
+        pinged = far.a.run("/usr/bin/python3", "-c", CONNECT_MS.format(address=far.b_ipv4))
+
+    assert 40 <= float(pinged) < 80
+    assert 2_000_000 < sent < 20_000_000
 
 
 def test_sending_stops_with_its_block(veth: Pair) -> None:

@@ -3,8 +3,8 @@
 
 Turns the probes' events into readings for one Regulator per direction; growth.py decides. A socket
 that its buffer limit holds back shows the bytes it moves per round trip; the limit has to hold
-twice that. What round trips take longer than twice the path's own is queueing, which no buffer
-cures, so it does not count towards the need.
+twice that. What round trips take longer than one and a half of the path's own is queueing, which no
+buffer cures, so it does not count towards the need.
 """
 
 from __future__ import annotations
@@ -79,8 +79,15 @@ class Flow:
     @property
     def need_bytes(self) -> int:
         """Buffer for twice what the path itself takes per round trip."""
-        unqueued_us = min(self.rtt_us, 2 * self.min_rtt_us)
+        unqueued_us = min(self.rtt_us, self.min_rtt_us + self.min_rtt_us // 2)
         return 2 * self.bytes_per_rtt * unqueued_us // self.rtt_us * RATIO_ONE // self.ratio
+
+    @property
+    def enough_bytes(self) -> int:
+        """The same without any allowance for queueing; 0 where nothing tells the path from its queues."""
+        if self.min_rtt_us == self.rtt_us:
+            return 0
+        return 2 * self.bandwidth_delay_bytes * RATIO_ONE // self.ratio
 
     @property
     def bandwidth_delay_bytes(self) -> int:
@@ -171,6 +178,7 @@ def _reading(limit: Limit, event: Event, flow: Flow, situation: Situation) -> Re
     return Reading(
         time_ns=event.time_ns,
         need=flow.need_bytes,
+        enough=flow.enough_bytes,
         ceiling=max(original, PATHS_PER_LIMIT * flow.bandwidth_delay_bytes, LEAST_CEILING_BYTES),
         growable=event["allocated_pages"] * PAGESIZE < situation.memory_bytes // PRESSURE_SHARE,
         amount_per_round=flow.bandwidth_delay_bytes,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ def make_tuner(
     parent: Path,
     name: str,
     *,
-    hooks: dict[str, Sequence[str]],
+    hooks: Mapping[str, Sequence[str]],
     source: str,
     fields: Sequence[str] = ("u64 value",),
     structs: str = "",

@@ -68,4 +68,4 @@ def unit(tuner: str = "small", *, body: str = "int a;") -> Unit:
 
 def compiled(code: bytes = b"\x95" + bytes(7)) -> Object:
     spec = MapSpec(name="shared_events", type=27, key_size=0, value_size=0, max_entries=4096, flags=0)
-    return Object(maps=[spec], programs={"a__0": code}, btf_ids={"tp_btf:a": 7}, refusals={})
+    return Object(maps=[spec], programs={"a__0": code}, btf_ids={"a__0": 7}, refusals={})

@@ -86,7 +86,7 @@ def test_signatures_say_what_arguments_must_point_to(tmp_path: Path) -> None:
 
     assert made(tmp_path, given).signatures == [
         Signature(
-            hook="tp_btf:neigh_create",
+            entry="create__0",
             symbol="btf_trace_neigh_create",
             typedef=True,
             structs={2: "neigh_table", 0: "net_device"},

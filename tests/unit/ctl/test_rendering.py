@@ -16,12 +16,14 @@ from bpftune.ipc.control import (
     Failure,
     HistoryReply,
     LogEvent,
+    Override,
     Reply,
     RollbackReply,
     TunablesReply,
     TunerState,
     VerifyReply,
 )
+from bpftune.ipc.messages import Netns
 from tests.unit.ctl import recorded
 
 REPLIES: list[tuple[Verb, Reply]] = [
@@ -109,6 +111,15 @@ def test_observe_mode_is_said_first() -> None:
     status = msgspec.structs.replace(recorded.STATUS, mode="observe")
 
     assert "observe mode (nothing is written)" in text(Verb.STATUS, status).splitlines()[0]
+
+
+def test_off_everywhere_is_said_so() -> None:
+    everywhere = Override(netns=Netns(cookie=-1, name="everywhere"), by="bpftune-ctl disable (uid 0, pid 1)")
+    tuner = msgspec.structs.replace(recorded.TCP_BUFFER, overrides=[everywhere])
+    status = msgspec.structs.replace(recorded.STATUS, tuners=[tuner])
+
+    assert "off         everywhere: bpftune-ctl disable (uid 0, pid 1)" in text(Verb.STATUS, status)
+    assert text(Verb.TUNERS, status).endswith("off everywhere")
 
 
 def test_tuners_is_one_line_each_in_a_pipe() -> None:

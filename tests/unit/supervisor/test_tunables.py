@@ -48,7 +48,7 @@ def test_dry_run_writes_nothing(proc: Path) -> None:
 
 
 def test_a_sysctl_that_this_kernel_lacks(tmp_path: Path) -> None:
-    with pytest.raises(TunableMissing, match="cannot read net.ipv4.tcp_rmem: No such file"):
+    with pytest.raises(TunableMissing, match=r"cannot read net\.ipv4\.tcp_rmem: No such file"):
         read_tunable(RMEM, proc_root=tmp_path)
     with pytest.raises(TunableMissing, match="cannot write"):
         write_tunable(RMEM, (1, 2, 3), dry_run=False, proc_root=tmp_path)

@@ -71,18 +71,14 @@ def test_observe_mode_says_would() -> None:
     assert line == "Due to drops would change net.core.netdev_max_backlog from (1000) -> (1250)"
 
 
-@pytest.mark.parametrize(
-    ("mask", "text"),
-    [
-        (0, "0"),
-        (0x3, "3"),
-        (0xFFFFFFFF, "ffffffff"),
-        (1 << 32, "1,00000000"),
-        (1 << 70, "40,00000000,00000000"),
-    ],
-)
-def test_cpumask_is_written_as_the_kernel_prints_it(mask: int, text: str) -> None:
-    assert wording.format_value(CPUS, (mask,)) == text
+def test_a_cpumask_is_written_as_the_kernel_takes_it() -> None:
+    line = wording.change_line("drops", CPUS, (0,), (1 << 32,), netns=INITIAL)
+
+    assert line.endswith("from (00000000) -> (00000001,00000000)")
+
+
+def test_everywhere_is_no_namespace() -> None:
+    assert wording.format_where(Netns(cookie=-1, name="everywhere")) == "everywhere"
 
 
 def test_override_line_with_all_that_is_known() -> None:

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bpftune.ipc.control import RestoredTunable
+from bpftune.ipc.errors import UnknownName, UsageError
+from bpftune.supervisor.tunables import write_text
+from tests.unit.supervisor.decision_rig import BACKLOG, RMEM, RMEM_TEXT, DecisionRig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[DecisionRig]:
+    rig = DecisionRig(tmp_path)
+    yield rig
+    rig.close()
+
+
+def roll_back(rig: DecisionRig, target: str = "all", *, dry_run: bool = False) -> list[RestoredTunable]:
+    return rig.rollback.run(target, lambda: ["example", "other"], dry_run=dry_run)
+
+
+def outcomes(restored: list[RestoredTunable]) -> dict[str, str]:
+    return {one.tunable: one.outcome for one in restored}
+
+
+def test_everything_is_put_back_byte_for_byte(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    rig.grow(8_000_000)
+    rig.propose(BACKLOG, (1000,), (1500,))
+    assert outcomes(roll_back(rig)) == {BACKLOG: "restored", RMEM: "restored"}
+    assert rig.path(RMEM).read_text() == RMEM_TEXT.rstrip("\n")
+    assert rig.read(BACKLOG) == "1000"
+    assert {change.outcome for change in rig.ledger.changes(9)} == {"rolled back"}
+    assert roll_back(rig) == []
+
+
+def test_after_it_everything_goes_on(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    roll_back(rig)
+    rig.grow(7_500_000)
+    (restored,) = roll_back(rig)
+    assert restored.original == (4096, 131072, 6291456)
+
+
+def test_dry_run(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    (planned,) = roll_back(rig, dry_run=True)
+    assert (planned.outcome, planned.current[2], planned.original[2]) == (
+        "would restore",
+        7_000_000,
+        6291456,
+    )
+    assert rig.read() == "4096 131072 7000000"
+    assert rig.ledger.changes(1)[0].outcome == "applied"
+
+
+def test_what_somebody_else_changed_is_left(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    rig.path(RMEM).write_text("1\t2\t3\n")
+    assert outcomes(roll_back(rig)) == {RMEM: "left: changed by someone else since"}
+    assert rig.read() == "1 2 3"
+
+
+def test_one_change_undoes_the_later_ones_of_its_tunable(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    second = rig.grow(7_500_000)
+    rig.grow(8_000_000)
+    rig.propose(BACKLOG, (1000,), (1500,))
+    assert outcomes(roll_back(rig, str(second.change_id))) == {RMEM: "restored"}
+    assert rig.read() == "4096 131072 7000000"
+    assert [change.outcome for change in rig.ledger.changes(9)] == [
+        "applied",
+        "rolled back",
+        "rolled back",
+        "applied",
+    ]
+    roll_back(rig)
+    assert rig.read() == "4096 131072 6291456"
+
+
+def test_one_tuner(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    assert roll_back(rig, "other") == []
+    assert outcomes(roll_back(rig, "example")) == {RMEM: "restored"}
+
+
+def test_unknown_targets(rig: DecisionRig) -> None:
+    with pytest.raises(UnknownName, match="no tuner 'exampel'; did you mean 'example'"):
+        roll_back(rig, "exampel")
+    with pytest.raises(UnknownName, match="no change '5'"):
+        roll_back(rig, "5")
+
+
+def test_a_change_of_another_boot(rig: DecisionRig, tmp_path: Path) -> None:
+    change = rig.grow(7_000_000).change_id
+    rig.path("kernel.random.boot_id").write_text("another\n")
+    later = DecisionRig(tmp_path)
+    with pytest.raises(UsageError, match="cannot roll back change 1"):
+        roll_back(later, str(change))
+    assert roll_back(later) == []
+    later.close()
+
+
+def test_a_restart_in_between(rig: DecisionRig, tmp_path: Path) -> None:
+    rig.grow(7_000_000)
+    rig.ledger.close()
+    again = DecisionRig(tmp_path)
+    assert outcomes(roll_back(again)) == {RMEM: "restored"}
+    assert again.path(RMEM).read_text() == RMEM_TEXT.rstrip("\n")
+    again.close()
+
+
+def test_a_tunable_that_is_gone_does_not_stop_the_rest(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    rig.propose(BACKLOG, (1000,), (1500,))
+    rig.path(BACKLOG).unlink()
+    found = outcomes(roll_back(rig))
+    assert found[BACKLOG].startswith(f"failed: cannot read {BACKLOG}")
+    assert found[RMEM] == "restored"
+
+
+def test_killed_between_write_and_record(rig: DecisionRig) -> None:
+    rig.grow(7_000_000)
+    cell = rig.ledger.cells()[0]
+    write_text(cell.tunable, cell.text, dry_run=False, proc_root=rig.proc)
+    assert outcomes(roll_back(rig)) == {RMEM: "restored"}
+    assert roll_back(rig) == []
+
+
+def test_a_lost_ledger_is_admitted(rig: DecisionRig, tmp_path: Path) -> None:
+    assert rig.rollback.unknown is None
+    rig.ledger.close()
+    (tmp_path / "state/ledger.db").write_bytes(b"garbage" * 1000)
+    again = DecisionRig(tmp_path)
+    assert "set aside" in str(again.rollback.unknown)
+    again.close()

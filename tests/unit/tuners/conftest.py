@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel and a supervisor that consist of a dictionary, for policies of both tuners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpftune.ipc.declaration import Declaration, load_declaration
+from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value
+from bpftune.ipc.record import Event
+from bpftune.tuners.base import Decision, Policy, Situation
+
+TUNERS = Path(__file__).parents[3] / "tuners"
+COOKIE = 4711
+MEMORY_BYTES = 16 << 30
+
+
+class FakeKernel:
+    """Carries out what a policy proposes in one namespace, and checks every proposal on the way."""
+
+    def __init__(
+        self, tuner: str, policy: Policy[Any], values: Mapping[str, Value], *, cap: int = 2**31 - 1
+    ) -> None:
+        self.declaration: Declaration = load_declaration(TUNERS / tuner)
+        self.policy = policy
+        self.state: Any = policy.State()
+        self.originals = dict(values)
+        self.values = dict(values)
+        self.now_ns = 1_000_000_000_000
+        self.cap = cap
+        self.status = Status.APPLIED
+        self.proposals: list[Proposal] = []
+        self.changes: list[tuple[str, Value, Value]] = []
+        self.notes: list[Note] = []
+        self.wake_at_ns: int | None = None
+        self.adopted = True
+        self.shift = 2
+
+    def situation(self) -> Situation:
+        return Situation(
+            declaration=self.declaration,
+            netns=Netns(cookie=COOKIE),
+            now_ns=self.now_ns,
+            shift=self.shift,
+            memory_bytes=MEMORY_BYTES,
+            tunables={name: self._view(name) for name in self.values},
+        )
+
+    def send(self, scenario: str, numbers: Mapping[str, int], **vectors: tuple[int, ...]) -> None:
+        event = Event(scenario, self.now_ns, COOKIE, 0, dict(numbers), vectors)
+        self._take(self.policy.on_event(event, self.situation(), self.state))
+
+    def run_until(self, at_ns: int) -> None:
+        """Let time pass, granting the wake-ups that come due."""
+        while self.wake_at_ns is not None and self.wake_at_ns <= at_ns:
+            self.now_ns = max(self.now_ns + 1_000_000_000, self.wake_at_ns)
+            self._take(self.policy.on_timer(self.situation(), self.state))
+        self.now_ns = max(self.now_ns, at_ns)
+
+    def history(self, tunable: str, field: int = 0) -> list[int]:
+        """Every value the field had, oldest first."""
+        changed = [new[field] for name, _, new in self.changes if name == tunable]
+        return [self.originals[tunable][field], *changed]
+
+    def _take(self, decision: Decision) -> None:
+        self.notes.extend(decision.notes)
+        self.wake_at_ns = decision.wake_at_ns
+        for proposal in decision.proposals:
+            self._settle(proposal)
+
+    def _settle(self, proposal: Proposal) -> None:
+        self.proposals.append(proposal)
+        old = self.values[proposal.tunable]
+        self._check(proposal, old)
+        status = Status.REFUSED if max(proposal.new) > self.cap else self.status
+        if status is Status.APPLIED:
+            self.values[proposal.tunable] = proposal.new
+            self.changes.append((proposal.tunable, old, proposal.new))
+        self.now_ns += 500_000
+        outcome = Outcome(proposal=proposal, status=status, current=self.values[proposal.tunable])
+        decision = self.policy.on_outcome(outcome, self.situation(), self.state)
+        if decision is not None:
+            self._take(decision)
+
+    def _check(self, proposal: Proposal, old: Value) -> None:
+        declared = self.declaration.tunables_by_name[proposal.tunable]
+        assert proposal.expected == old
+        assert proposal.new != old
+        assert proposal.netns_cookie == (GLOBAL if declared.scope == "global" else COOKIE)
+        assert proposal.evidence
+        for index, (before, after) in enumerate(zip(old, proposal.new, strict=True)):
+            if declared.moves is not None and index not in declared.moves:
+                assert before == after
+
+    def _view(self, name: str) -> TunableView:
+        current = self.values[name]
+        return TunableView(
+            original=self.originals[name],
+            current=current,
+            floor=(0,) * len(current),
+            cap=(self.cap,) * len(current),
+            adopted=self.adopted,
+        )
+
+
+@pytest.fixture(scope="session")
+def make_kernel() -> Callable[..., FakeKernel]:
+    return FakeKernel
