@@ -161,6 +161,8 @@ class TunerStatus(msgspec.Struct, frozen=True, kw_only=True):
     hooks: list[HookStatus]
     counters: list[ScenarioCounters]
     overrides: list[Override]
+    write_latency_us: list[int]
+    """From the event's BPF timestamp to its value written, the newest 256 changes."""
     left_alone: list[str]
     """Tunables that sysctl.d sets: the administrator's from the start."""
     pss_bytes: int | None

@@ -10,15 +10,18 @@ from __future__ import annotations
 import msgspec
 
 from bpftune.ipc.codec import Codec
+from bpftune.ipc.declaration import Declaration
 
-MAX_PACKET_BYTES = 16 << 10
+MAX_PACKET_BYTES = 128 << 10
+"""A socket's default buffer holds it."""
 SPAWN_DESCRIPTORS = 2
 """stdout and stderr, in this order."""
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
-    tuner: str
+    declaration: Declaration
+    """As the supervisor accepted it, whatever tuner.toml says by now."""
     folder: str
     endpoint: str
     """ZeroMQ endpoint that the worker connects to."""

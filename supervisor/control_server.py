@@ -37,7 +37,8 @@ class Peer:
         return f"uid {self.uid}, pid {self.pid}"
 
 
-Handler = Callable[[Request, Peer], Reply]
+Handler = Callable[[Request, Peer, Callable[[Reply], None]], None]
+"""Gives the third argument the reply, now or later; raises BpftuneError before that."""
 
 
 class ControlServer:
@@ -62,10 +63,9 @@ class ControlServer:
     def _drain(self) -> None:
         while self._socket.poll(0):
             identity, *frames = self._socket.recv_multipart(copy=False)
-            reply = self._answer(frames)
-            self._socket.send_multipart([identity.bytes, reply_codec.encode(reply)])
+            self._serve_one(identity.bytes, frames)
 
-    def _answer(self, frames: list[zmq.Frame]) -> Reply:
+    def _serve_one(self, identity: bytes, frames: list[zmq.Frame]) -> None:
         assert self._handler is not None
         try:
             if len(frames) != 1:
@@ -74,9 +74,16 @@ class ControlServer:
             request = request_codec.decode(frames[0].bytes)
             if isinstance(request, CHANGING) and peer.uid != 0:
                 raise NotPermitted(f"cannot {tag_of(request)}: only root may, you are uid {peer.uid}")
-            return self._handler(request, peer)
+            self._handler(request, peer, lambda reply: self._reply(identity, reply))
         except BpftuneError as error:
-            return Failure(kind=error.kind, message=str(error), value=error.value, exit_code=error.exit_code)
+            self._reply(
+                identity,
+                Failure(kind=error.kind, message=str(error), value=error.value, exit_code=error.exit_code),
+            )
+
+    def _reply(self, identity: bytes, reply: Reply) -> None:
+        """A client that left in the meantime is none of our business: ROUTER drops its reply."""
+        self._socket.send_multipart([identity, reply_codec.encode(reply)])
 
 
 def tag_of(request: Request) -> str:

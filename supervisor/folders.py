@@ -25,6 +25,7 @@ from bpftune.ipc.declaration import (
 from bpftune.ipc.errors import DeclarationError
 from bpftune.supervisor.loop import Loop, Timer
 
+SHIPPED_DIR = Path(__file__).parent.parent / "tuners"
 LOCAL_DIR = Path("/usr/local/lib/bpftune/tuners")
 SETTLE_S = 0.3
 """A folder being copied in is read once it has been quiet for this long."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import bpftune
+from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.errors import ProtocolError
 from bpftune.ipc.spawning import (
     MAX_PACKET_BYTES,
@@ -72,14 +73,21 @@ class ForkServer:
             self._server = _Server(self._loop, self._log, self._lost)
 
     def spawn(
-        self, tuner: str, folder: Path, endpoint: str, *, stdout: int, stderr: int, listener: ChildListener
+        self,
+        declaration: Declaration,
+        folder: Path,
+        endpoint: str,
+        *,
+        stdout: int,
+        stderr: int,
+        listener: ChildListener,
     ) -> None:
         """Ask for one worker. The descriptors stay the caller's."""
         self.start()
         assert self._server is not None
         request = Spawn(
             id=next(self._ids),
-            tuner=tuner,
+            declaration=declaration,
             folder=str(folder),
             endpoint=endpoint,
             uid=self.account.uid,

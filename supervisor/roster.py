@@ -7,19 +7,26 @@ that goes is taken out again. Whatever fails for one tuner is logged and costs t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus, TunerState
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import UnknownName
+from bpftune.ipc.errors import BpfError, UnknownName
+from bpftune.ipc.messages import Netns
 from bpftune.supervisor.folders import Scan, TunerFolder
 from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.worker import Worker
 
+LATENCIES_KEPT = 256
+
+VANISHED = Netns(cookie=-2, name="(gone)")
+"""Stands for every namespace that exists no longer."""
+
 WorkerFactory = Callable[[TunerFolder], Worker]
+Load = Callable[[Sequence[ProbeSource]], dict[str, BpfError]]
 PollerFactory = Callable[[Declaration], list[Poller]]
 
 
@@ -32,11 +39,20 @@ class Tuner:
     hooks: list[HookStatus]
     detached_because: str = ""
     pollers: list[Poller] = field(default_factory=list)
-    occurrences: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    """(scenario, tunable, netns cookie) -> changes made because of it."""
+    occurrences: Counter[tuple[str, str, Netns]] = field(default_factory=Counter)
+    """(scenario, tunable, namespace) -> changes made because of it."""
     changes: int = 0
     last_change: str | None = None
     last_change_s: float | None = None
+    write_latency_us: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    def forget(self, cookie: int) -> None:
+        """The namespace is gone: its counts live on among those of all that are."""
+        for key in [key for key in self.occurrences if key[2].cookie == cookie]:
+            scenario, tunable, _ = key
+            self.occurrences[scenario, tunable, VANISHED] += self.occurrences.pop(key)
+        if self.worker is not None:
+            self.worker.forget(cookie, state=True)
 
     @property
     def declaration(self) -> Declaration:
@@ -66,12 +82,14 @@ class Roster:
         self,
         *,
         bpf: Bpf,
+        load: Load,
         allow: Collection[str],
         new_worker: WorkerFactory,
         new_pollers: PollerFactory,
         warn: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
+        self._load = load
         self._allow = frozenset(allow)
         self._new_worker = new_worker
         self._new_pollers = new_pollers
@@ -143,7 +161,7 @@ class Roster:
         self.refused = refused
 
     def _add(self, folders: list[TunerFolder]) -> list[str]:
-        failures = self._bpf.load(
+        failures = self._load(
             [ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in folders]
         )
         for name, error in failures.items():

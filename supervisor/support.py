@@ -31,19 +31,16 @@ def judge_support(hooks: Mapping[str, list[HookStatus]]) -> Support:
 
 def format_hook_table(hooks: Mapping[str, list[HookStatus]]) -> list[str]:
     """One line per (tuner, scenario), and one per refused better rung below it."""
-    rows = [
-        (tuner, scenario, status.hook or "none", status)
-        for tuner, probes in sorted(hooks.items())
-        for status in probes
-        for scenario in status.scenarios
-    ]
-    header = ("tuner", "scenario", "hook in use")
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(3)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(header, widths, strict=True)).rstrip()]
-    for *cells, status in rows:
-        lines.append("  ".join(str(text).ljust(width) for text, width in zip(cells, widths, strict=True)))
-        lines += [f"    not {hook}: {reason}" for hook, reason in status.refused.items()]
-    return [line.rstrip() for line in lines]
+    lines = [_row("tuner", "scenario", "hook in use")]
+    for tuner, probes in sorted(hooks.items()):
+        for status in probes:
+            lines += [_row(tuner, scenario, status.hook or "none") for scenario in status.scenarios]
+            lines += [f"    not {hook}: {reason}" for hook, reason in status.refused.items()]
+    return lines
+
+
+def _row(tuner: str, scenario: str, hook: str) -> str:
+    return f"{tuner:<14} {scenario:<24} {hook}"
 
 
 def _is_full(status: HookStatus) -> bool:

@@ -50,7 +50,8 @@ KILL_AFTER_S = 1.0
 """A hung worker has this long to write its stack."""
 
 UNASKED_PER_S = 256
-"""Answers to no event; a policy that answers every outcome with a proposal would never come to rest."""
+"""Answers to no event. A policy that proposes at every outcome would never come to rest; one that only
+learns from an outcome may say so each time."""
 
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
@@ -97,6 +98,7 @@ class Worker:
         self._quarantine = Quarantine()
         self._lost = 0
         self._unasked = RateLimit(burst=UNASKED_PER_S, per_s=UNASKED_PER_S)
+        self._outcomes_to_learn = 0
         self._seq = 0
         self._in_hand: Entry | None = None
         self._ready = False
@@ -104,7 +106,7 @@ class Worker:
         self._tables: list[Table] = []
         self._reports: dict[int, Callable[[list[Table]], None]] = {}
         self._life = WorkerLifecycle(
-            tuner=declaration.name,
+            declaration=declaration,
             folder=folder,
             loop=loop,
             forkserver=forkserver,
@@ -214,6 +216,7 @@ class Worker:
         else:
             self._quarantine.give_back(self._in_hand)
         self._ready, self._in_hand = False, None
+        self._outcomes_to_learn = 0
         reports, self._reports = self._reports, {}
         for done in reports.values():
             done(self._tables)
@@ -259,20 +262,27 @@ class Worker:
         if answer.proposals or answer.notes:
             outcomes = self._owner.decide(self._tuner, answer, event_time_ns)
             if outcomes:
+                self._outcomes_to_learn += len(outcomes)
                 self._life.send(Outcomes(outcomes=outcomes))
         self._hand_out()
 
     def _account(self, answer: Answer) -> int:
         """Settle what the answer is to; returns the event's timestamp, 0 if there was none."""
         if answer.seq == 0:
-            if not self._ready or not self._unasked.allow(time.monotonic_ns()):
-                raise ProtocolError(f"cannot accept answers that nobody asked for: {UNASKED_PER_S} in 1 s")
+            self._allow_unasked(answer)
             return 0
         if self._in_hand is None or not self._life.paid(_answer(answer.seq)):
             raise ProtocolError(f"cannot accept answer: event {answer.seq} is not in its hand")
         event, self._in_hand = self._in_hand, None
         self._quarantine.answered()
         return unpack_header(event.record).time_ns
+
+    def _allow_unasked(self, answer: Answer) -> None:
+        learned_only = not answer.proposals and not answer.notes
+        if learned_only and self._outcomes_to_learn > 0:
+            self._outcomes_to_learn -= 1
+        elif not self._ready or not self._unasked.allow(time.monotonic_ns()):
+            raise ProtocolError(f"cannot accept answers that nobody asked for: {UNASKED_PER_S} in 1 s")
 
     def _take_report(self, report: Report) -> None:
         if not self._life.paid(_summarize(report.seq)):

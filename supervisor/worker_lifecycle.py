@@ -15,6 +15,7 @@ from typing import Protocol
 import zmq
 
 from bpftune.ipc.control import TunerState
+from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.messages import ToSupervisor, ToWorker
 from bpftune.supervisor.backoff import CRASHES_ALLOWED, WINDOW_S, Backoff
 from bpftune.supervisor.forkserver import ForkServer
@@ -44,7 +45,7 @@ class WorkerLifecycle:
     def __init__(
         self,
         *,
-        tuner: str,
+        declaration: Declaration,
         folder: Path,
         loop: Loop,
         forkserver: ForkServer,
@@ -57,12 +58,12 @@ class WorkerLifecycle:
         self.state = TunerState.INACTIVE
         self.why = "not started"
         self.restarts = 0
-        self._tuner = tuner
+        self._declaration = declaration
         self._folder = folder
         self._loop = loop
         self._forkserver = forkserver
         self._context = context
-        self._sockets = prepare_folder(run_dir, tuner)
+        self._sockets = prepare_folder(run_dir, declaration.name)
         self._listener = listener
         self._answer_within_s = answer_within_s
         self._kill_after_s = kill_after_s
@@ -149,9 +150,9 @@ class WorkerLifecycle:
             kill_after_s=self._kill_after_s,
         )
         self._process = process
-        path = self._sockets / f"{self._tuner}.{next(_socket_numbers)}.sock"
+        path = self._sockets / f"{self._declaration.name}.{next(_socket_numbers)}.sock"
         try:
-            process.start(self._tuner, self._folder, path, self._context)
+            process.start(self._declaration, self._folder, path, self._context)
         except OSError as error:
             self.process_ended(str(error))
 
@@ -171,7 +172,8 @@ class WorkerLifecycle:
     def _give_up(self, how: str) -> None:
         why = f"more than {CRASHES_ALLOWED} crashes in {WINDOW_S} s, the last one: {how}"
         self._listener.log(
-            f"{why}; tuner failed, 'bpftune-ctl restart {self._tuner}' starts it again", syslog.LOG_ERR
+            f"{why}; tuner failed, 'bpftune-ctl restart {self._declaration.name}' starts it again",
+            syslog.LOG_ERR,
         )
         self._change(TunerState.FAILED, why)
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import zmq
 
+from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.messages import Stop, ToSupervisor, ToWorker
 from bpftune.supervisor.child_output import ChildOutput
 from bpftune.supervisor.forkserver import ForkServer
@@ -69,7 +70,9 @@ class WorkerProcess:
         self._verdict = ""
         """Why it has to go; from then on nothing it says counts."""
 
-    def start(self, tuner: str, folder: Path, path: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def start(
+        self, declaration: Declaration, folder: Path, path: Path, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
         """Raises OSError when its socket, its pipes or the fork server cannot be made."""
         stdout, stderr = self._open_output(syslog.LOG_INFO), self._open_output(syslog.LOG_WARNING)
         try:
@@ -78,7 +81,7 @@ class WorkerProcess:
             )
             self._socket.listen(self)
             self._forkserver.spawn(
-                tuner, folder, self._socket.endpoint, stdout=stdout, stderr=stderr, listener=self
+                declaration, folder, self._socket.endpoint, stdout=stdout, stderr=stderr, listener=self
             )
         except OSError:
             self._release()

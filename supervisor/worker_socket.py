@@ -84,6 +84,7 @@ class WorkerSocket:
         for source in (self._socket, self._monitor):
             self._loop.unwatch(source)
         self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
         self._path.unlink(missing_ok=True)
 

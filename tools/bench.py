@@ -36,6 +36,7 @@ from tests.waiting import wait_for
 
 TOO_SMALL = "4096 65536 131072"
 IPERF3_PORT = "5202"
+CONNECTIONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +152,12 @@ def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
 
 
 def provoke_growth() -> None:
-    """A new namespace whose receiver is held back by its tcp_rmem for a moment."""
-    with namespaces.pair() as veth:
-        veth.b.write_sysctl("net.ipv4.tcp_rmem", TOO_SMALL)
-        with traffic.receiver(veth.b, veth.b_ipv4) as to:
-            traffic.send(veth.a, to, seconds=0.5)
+    """New connections, one after another, into a receiver held back by its tcp_rmem."""
+    with namespaces.distant_pair(rtt_ms=20, mbit_per_s=200) as far:
+        far.b.write_sysctl("net.ipv4.tcp_rmem", TOO_SMALL)
+        with traffic.receiver(far.b, far.b_ipv4) as to:
+            for _ in range(CONNECTIONS):
+                traffic.send(far.a, to, seconds=0.7)
 
 
 def percentile(ordered: list[int], percent: int) -> int:

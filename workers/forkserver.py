@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     syscalls.unshare_network()
     import_tuner_runtime()
-    gc.disable()  # a collection would write to the pages that workers share
+    gc.collect()
+    gc.disable()  # from here on: a collection would write to the pages that workers share
     gc.freeze()
     ForkServer(socket.socket(fileno=commands_fd)).serve()
 

@@ -27,7 +27,7 @@ _LINGER_MS = 1000
 
 
 def run_worker(spawn: Spawn, *, stdout: int, stderr: int, parent_pid: int) -> int:
-    """Host `spawn.tuner` until told to stop; returns the exit code."""
+    """Host the tuner until told to stop; returns the exit code."""
     try:
         syscalls.die_with_parent(parent_pid)
         confinement.adopt_descriptors(stdout, stderr)
@@ -49,7 +49,7 @@ def _host(spawn: Spawn, parent_pid: int) -> None:
     confinement.limit_resources()
     socket = _connect(spawn.endpoint)
     confinement.forbid_processes()
-    runner = PolicyRunner(source.declaration, load_policy(source), pid=os.getpid(), log=_log)
+    runner = PolicyRunner(spawn.declaration, load_policy(source), pid=os.getpid(), log=_log)
     _serve(socket, runner)
     socket.close(linger=_LINGER_MS)
 

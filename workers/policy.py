@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loads a tuner folder: read while we may, executed when we may nothing.
+"""Loads a policy: read while we may, executed when we may nothing.
 
 `read_source` runs with the fork server's rights, since a folder need not be readable for the
 worker's user; it executes nothing. `load_policy` runs the tuner's code and is called unprivileged.
@@ -16,26 +16,24 @@ from typing import Any
 
 import msgspec
 
-from bpftune.ipc.declaration import POLICY_FILE, Declaration, load_declaration
+from bpftune.ipc.declaration import POLICY_FILE
 from bpftune.ipc.errors import DeclarationError
 from bpftune.tuners.base import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    declaration: Declaration
     folder: Path
     text: str
 
 
 def read_source(folder: Path) -> PolicySource:
     """Raises DeclarationError."""
-    declaration = load_declaration(folder)
     try:
         text = (folder / POLICY_FILE).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(folder, f"{POLICY_FILE}: {error}") from error
-    return PolicySource(declaration=declaration, folder=folder, text=text)
+    return PolicySource(folder=folder, text=text)
 
 
 def load_policy(source: PolicySource) -> Policy[Any]:
@@ -58,7 +56,7 @@ def _execute(source: PolicySource) -> ModuleType:
     path = str(source.folder / POLICY_FILE)
     # Tracebacks quote the source, which the worker itself may be unable to read.
     linecache.cache[path] = (len(source.text), None, source.text.splitlines(keepends=True), path)
-    module = ModuleType(f"bpftune_policy_{source.declaration.name}")
+    module = ModuleType("policy")
     module.__file__ = path
     # msgspec resolves a record's annotations through sys.modules.
     sys.modules[module.__name__] = module
@@ -70,8 +68,7 @@ def _check_state(source: PolicySource, policy: type[Policy[Any]]) -> None:
     state = getattr(policy, "State", None)
     if not (isinstance(state, type) and issubclass(state, msgspec.Struct)):
         raise DeclarationError(source.folder, f"{policy.__name__}.State is not a msgspec.Struct")
-    required = [field.name for field in msgspec.structs.fields(state) if field.required]
-    if required:
-        raise DeclarationError(
-            source.folder, f"{policy.__name__}.State: field '{required[0]}' has no default"
-        )
+    try:
+        state()
+    except TypeError as error:
+        raise DeclarationError(source.folder, f"{policy.__name__}.State needs defaults: {error}") from error

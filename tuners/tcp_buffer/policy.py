@@ -3,7 +3,7 @@
 
 Turns the probes' events into readings for one Regulator per direction; growth.py decides. A socket
 that its buffer limit holds back shows the bytes it moves per round trip; the limit has to hold
-twice that. What round trips take longer than one and a half of the path's own is queueing, which no
+twice that. What round trips take longer than the path itself needs, a quarter more allowed, is queueing, which no
 buffer cures, so it does not count towards the need.
 """
 
@@ -79,7 +79,7 @@ class Flow:
     @property
     def need_bytes(self) -> int:
         """Buffer for twice what the path itself takes per round trip."""
-        unqueued_us = min(self.rtt_us, self.min_rtt_us + self.min_rtt_us // 2)
+        unqueued_us = min(self.rtt_us, self.min_rtt_us + self.min_rtt_us // 4)
         return 2 * self.bytes_per_rtt * unqueued_us // self.rtt_us * RATIO_ONE // self.ratio
 
     @property

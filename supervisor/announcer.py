@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What people get to read about decisions and overrides: one line each, in the fixed words.
+
+Knows formats and priorities, decides nothing.
+"""
+
+from __future__ import annotations
+
+from bpftune.ipc.control import Change, Override
+from bpftune.ipc.declaration import Declaration, Tunable
+from bpftune.ipc.messages import Netns, Note, Proposal, Status, Value
+from bpftune.supervisor.logger import Logger, MessageId, Priority
+from bpftune.supervisor.sysctl_writer import SysctlWriter
+from bpftune.supervisor.tunables import format_value
+from bpftune.supervisor.wording import change_line, format_where, override_line, scenario_line
+
+
+class Announcer:
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def changed(self, declaration: Declaration, change: Change, tunable: Tunable) -> str:
+        """Log a change, or with outcome "observed" one that would have been made; returns its line."""
+        scenario = declaration.scenarios_by_id[change.scenario]
+        observe = change.outcome == Status.OBSERVED
+        line = change_line(
+            change.reason, tunable, change.old, change.new, netns=change.netns, observe=observe
+        )
+        if tunable.name == scenario.tunable:
+            self._logger.log(
+                Priority.INFO,
+                scenario_line(scenario, change.netns),
+                tuner=change.tuner,
+                tunable=tunable.name,
+                scenario=scenario.id,
+                netns=change.netns.name,
+                change_id=change.id,
+            )
+        self._logger.log(
+            Priority.NOTICE,
+            line,
+            tuner=change.tuner,
+            tunable=tunable.name,
+            scenario=scenario.id,
+            netns=change.netns.name,
+            old=format_value(tunable, change.old),
+            new=format_value(tunable, change.new),
+            change_id=change.id,
+            message_id=MessageId.CHANGE,
+            fold=f"{tunable.name} {scenario.id}" if observe else "",
+        )
+        return line
+
+    def noted(self, declaration: Declaration, note: Note, netns: Netns) -> None:
+        """A decision of a policy that changes nothing: growth stopped, a cap of its own reached."""
+        self._logger.log(
+            Priority.INFO,
+            f"{note.tunable} {format_where(netns)}: {note.text}",
+            tuner=declaration.name,
+            tunable=note.tunable,
+            scenario=note.scenario,
+            netns=netns.name,
+        )
+
+    def cap_reached(self, tunable: Tunable, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
+        self._logger.log(
+            Priority.NOTICE,
+            f"{tunable.name} {format_where(netns)} reached its cap ({format_value(tunable, cap)})",
+            tuner=tuner,
+            tunable=tunable.name,
+            scenario=proposal.scenario,
+            netns=netns.name,
+        )
+
+    def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:
+        self._logger.log(
+            Priority.WARNING,
+            _off_line(tuner, override, writer),
+            tuner=tuner,
+            tunable=override.tunable or "",
+            netns=override.netns.name,
+            old=override.old or "",
+            new=override.new or "",
+            message_id=MessageId.OVERRIDE,
+        )
+
+    def turned_on(self, tuner: str, netns: Netns) -> None:
+        where = format_where(netns)
+        self._logger.log(Priority.NOTICE, f"enabling '{tuner}' {where}", tuner=tuner, netns=netns.name)
+
+
+def _off_line(tuner: str, override: Override, writer: SysctlWriter | None) -> str:
+    netns = override.netns
+    if writer is not None and override.tunable is not None:
+        return override_line(
+            pid=writer.pid,
+            argv0=writer.command,
+            key=override.tunable,
+            tuner=tuner,
+            netns=netns,
+            old=override.old,
+            new=override.new,
+            user=writer.user,
+        )
+    where = format_where(netns)
+    if override.tunable is None:
+        return f"disabling '{tuner}' {where}: {override.by}"
+    return (
+        f"{override.tunable} was changed from ({override.old}) -> ({override.new}) by {override.by};"
+        f" disabling '{tuner}' {where}"
+    )

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon: makes its parts, joins them, starts them in order and takes them down in order.
+
+Everything it does is done by a part; a rule or a format never belongs here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from typing import TypeVar
+
+import zmq
+
+from bpftune.bpf.runtime import Bpf
+from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.errors import UnknownName
+from bpftune.ipc.messages import GLOBAL, Table, Value
+from bpftune.supervisor.announcer import Announcer
+from bpftune.supervisor.collector import SummaryCollector
+from bpftune.supervisor.control_server import ControlServer
+from bpftune.supervisor.decision import Decisions
+from bpftune.supervisor.event_stream import EventStream
+from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, Scan, TunerFolder, TunerFolders
+from bpftune.supervisor.forkserver import ForkServer
+from bpftune.supervisor.known_values import KnownValues
+from bpftune.supervisor.ledger import Ledger
+from bpftune.supervisor.lock import InstanceLock
+from bpftune.supervisor.log_sinks import open_sink
+from bpftune.supervisor.logger import Logger, Priority
+from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.memory import Memory
+from bpftune.supervisor.namespaces import Namespaces
+from bpftune.supervisor.netns import NetnsRegistry
+from bpftune.supervisor.notify import ServiceNotifier
+from bpftune.supervisor.options import Options
+from bpftune.supervisor.overrides import Overrides
+from bpftune.supervisor.polls import Poller
+from bpftune.supervisor.quantities import Quantities
+from bpftune.supervisor.reactions import Reactions
+from bpftune.supervisor.requests import Requests
+from bpftune.supervisor.rollback import ALL, Rollback
+from bpftune.supervisor.roster import Roster
+from bpftune.supervisor.router import Router
+from bpftune.supervisor.signals import Signals
+from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
+from bpftune.supervisor.summary import format_summary
+from bpftune.supervisor.support import NETNS_LINE
+from bpftune.supervisor.sysctl_d import AdministratorSettings, read_sysctl_d
+from bpftune.supervisor.sysctl_judge import SysctlJudge
+from bpftune.supervisor.tuner_host import TunerHost
+from bpftune.supervisor.watchers import Watchers
+from bpftune.supervisor.worker import Worker
+
+CACHE_DIR = "programs"
+STOP_WITHIN_S = 2.0
+"""Workers that are still there then are killed with the fork server."""
+
+T = TypeVar("T")
+
+
+class Supervisor:
+    """One daemon: made, `start`ed, `run`, and closed, whatever happened before."""
+
+    def __init__(self, options: Options) -> None:
+        """Raises BpftuneError when it cannot run here."""
+        self._options = options
+        self._started_ns = time.monotonic_ns()
+        self._exit_code = 0
+        self._stopping = False
+        self._cleanup = ExitStack()
+        try:
+            self._open()
+        except BaseException:
+            self._cleanup.close()
+            raise
+
+    def start(self) -> None:
+        """Attach everything that can be attached and take requests."""
+        self._settle_past()
+        self._load_tuners()
+        self._loop.watch(self._bpf.fileno(), self._consume)
+        self._control.serve(self._requests.answer)
+        self._folders.watch(self._loop, self._rescan)
+        self._logger.notice(support_of(self._parts).value)
+        self._logger.notice(NETNS_LINE)
+        self._notifier.ready(status_line(self._parts))
+
+    def run(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        self._loop.run()
+        return self._exit_code
+
+    def close(self) -> None:
+        self._cleanup.close()
+
+    def stop(self) -> None:
+        """Take the probes out, hear the workers' last words, print the summary, end."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._notifier.stopping()
+        for tuner in self._roster:
+            self._roster.detach(tuner, "bpftune is stopping")
+        self._consume()
+        self._collector.collect(self._finish)
+
+    def _open(self) -> None:
+        options = self._options
+        options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._cleanup.callback(InstanceLock(options.run_dir).release)
+        self._loop = Loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._cleanup.callback(self._context.term)
+        self._open_log()
+        self._notifier = ServiceNotifier(self._loop)
+        self._forkserver = ForkServer(
+            loop=self._loop, log=lambda text, priority: self._logger.log(Priority(priority), text)
+        )
+        self._cleanup.callback(self._forkserver.close)
+        self._forkserver.start()
+        self._open_state()
+        self._open_tuning()
+        self._open_service()
+
+    def _open_log(self) -> None:
+        stream = EventStream(context=self._context, run_dir=self._options.run_dir)
+        self._cleanup.callback(stream.close)
+        self._logger = Logger(
+            open_sink(stderr=self._options.stderr),
+            loop=self._loop,
+            publish=stream.publish,
+            debug=self._options.debug,
+        )
+        self._cleanup.callback(self._logger.close)
+        self._announcer = Announcer(self._logger)
+
+    def _open_state(self) -> None:
+        """What is known: namespaces, the ledger, the programs, the tuners."""
+        self._registry = NetnsRegistry()
+        self._cleanup.callback(self._registry.close)
+        self._ledger = Ledger(self._options.state_dir)
+        self._cleanup.callback(self._ledger.close)
+        self._known = KnownValues()
+        self._bpf = Bpf(
+            cache_dir=self._options.state_dir / CACHE_DIR,
+            shift=self._options.shift,
+            log=self._logger.info,
+            legacy=self._options.legacy,
+            cgroup=self._options.cgroup,
+        )
+        self._cleanup.callback(self._bpf.close)
+        self._watchers = Watchers(self._bpf, self._logger.warning)
+        self._folders = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *self._options.libdirs))
+        self._cleanup.callback(self._folders.close)
+        self._roster = Roster(
+            bpf=self._bpf,
+            load=self._watchers.load_with,
+            allow=self._options.allow,
+            new_worker=self._new_worker,
+            new_pollers=self._new_pollers,
+            warn=self._logger.warning,
+        )
+
+    def _open_tuning(self) -> None:
+        """What decides, and what follows from it."""
+        self._reactions = Reactions(
+            announcer=self._announcer, bpf=self._bpf, roster=self._roster, registry=self._registry
+        )
+        self._overrides = Overrides(
+            ledger=self._ledger,
+            registry=self._registry,
+            listener=self._reactions,
+            warn=self._logger.warning,
+        )
+        self._judge = SysctlJudge(
+            loop=self._loop,
+            registry=self._registry,
+            overrides=self._overrides,
+            known=self._known,
+            ledger=self._ledger,
+            declarations=lambda: [tuner.declaration for tuner in self._roster],
+            warn=self._logger.warning,
+        )
+        adopt = self._options.adopt_sysctl_d
+        self._decisions = Decisions(
+            registry=self._registry,
+            ledger=self._ledger,
+            overrides=self._overrides,
+            quantities=Quantities(registry=self._registry, memory=Memory()),
+            settings=AdministratorSettings({}) if adopt else read_sysctl_d(),
+            known=self._known,
+            listener=self._reactions,
+            stale_seen=self._judge.stale_seen,
+            dry_run=self._options.dry_run,
+        )
+        self._rollback = Rollback(ledger=self._ledger, registry=self._registry, known=self._known)
+        self._namespaces = Namespaces(
+            loop=self._loop,
+            registry=self._registry,
+            forget=[
+                self._forget_in_tuners,
+                self._judge.forget,
+                self._overrides.forget,
+                self._decisions.forget,
+                self._known.forget,
+                self._ledger.forget,
+                self._registry.forget,
+            ],
+        )
+        self._host = TunerHost(
+            roster=self._roster,
+            decisions=self._decisions,
+            registry=self._registry,
+            announcer=self._announcer,
+            logger=self._logger,
+            namespace_missing=self._namespaces.suspect,
+            all_failed=self._give_up,
+        )
+
+    def _open_service(self) -> None:
+        """What listens: to the ring buffer, to bpftune-ctl, to signals."""
+        self._router = Router(
+            roster=self._roster,
+            registry=self._registry,
+            overrides=self._overrides,
+            debug=self._logger.debug,
+        )
+        self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
+        self._router.add_watcher(self._watchers.netns, self._namespaces.created)
+        self._parts = Parts(
+            options=self._options,
+            started_ns=self._started_ns,
+            bpf=self._bpf,
+            roster=self._roster,
+            registry=self._registry,
+            ledger=self._ledger,
+            overrides=self._overrides,
+            decisions=self._decisions,
+            forkserver=self._forkserver,
+        )
+        self._collector = SummaryCollector(self._roster)
+        self._requests = Requests(
+            parts=self._parts,
+            rollback=self._rollback,
+            namespaces=self._namespaces,
+            collector=self._collector,
+            log=self._logger.notice,
+        )
+        self._control = ControlServer(loop=self._loop, context=self._context, run_dir=self._options.run_dir)
+        self._cleanup.callback(self._control.close)
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
+        self._cleanup.callback(Signals(self._loop, handlers).close)
+
+    def _settle_past(self) -> None:
+        """Finish or undo what a killed supervisor left half done."""
+        if self._ledger.set_aside is not None:
+            self._logger.error(self._ledger.set_aside)
+        self._registry.discover()
+        for change in self._ledger.recover(self._rollback.read_cell):
+            self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")
+
+    def _load_tuners(self) -> None:
+        self._bpf.set_supervisor(os.getpid())
+        scan = self._folders.scan()
+        for name in self._options.allow:
+            if name not in scan.accepted:
+                raise UnknownName("tuner", name, scan.accepted)
+        self._follow(scan)
+
+    def _rescan(self) -> None:
+        self._follow(self._folders.scan())
+        self._notifier.status(status_line(self._parts))
+
+    def _follow(self, scan: Scan) -> None:
+        before = [tuner.name for tuner in self._roster]
+        for name in self._roster.follow(scan):
+            self._greet(name, is_new=bool(before))
+        for name in before:
+            if name not in self._roster:
+                self._logger.notice(f"tuner '{name}' is gone: its folder was removed or changed")
+
+    def _greet(self, name: str, *, is_new: bool) -> None:
+        """Bring a tuner that was just attached up to what holds for it."""
+        tuner = self._roster[name]
+        if is_new:
+            self._logger.notice(f"tuner '{name}' was added from {tuner.folder.path}", tuner=name)
+        for override in self._overrides.of(name):
+            self._reactions.silence(tuner, override)
+        for cell in self._ledger.cells():
+            if cell.tunable in tuner.declaration.tunables_by_name:
+                self._bpf.set_changed(cell.cookie, name, changed=True)
+        for netns in self._registry.known():
+            if not netns.initial:
+                with self._registry.enter(netns.cookie):
+                    self._bpf.run_iterators(name)
+
+    def _new_worker(self, folder: TunerFolder) -> Worker:
+        return Worker(
+            declaration=folder.declaration,
+            folder=folder.path,
+            shift=self._options.shift,
+            loop=self._loop,
+            forkserver=self._forkserver,
+            context=self._context,
+            run_dir=self._options.run_dir,
+            owner=self._host,
+        )
+
+    def _new_pollers(self, declaration: Declaration) -> list[Poller]:
+        return [
+            Poller(
+                loop=self._loop,
+                declaration=declaration,
+                poll=poll,
+                shift=self._options.shift,
+                netns_cookie=self._registry.initial.cookie,
+                read_limit=lambda tunable: self._read_limit(declaration, tunable),
+                emit=self._router.route,
+                failed=self._logger.warning,
+            )
+            for poll in self._bpf.polls(declaration.name)
+        ]
+
+    def _read_limit(self, declaration: Declaration, tunable: str) -> Value | None:
+        for cookie in (GLOBAL, self._registry.initial.cookie):
+            view = self._decisions.view(declaration, cookie)
+            if view is not None and tunable in view.tunables:
+                return view.tunables[tunable].current
+        return None
+
+    def _consume(self) -> None:
+        self._bpf.consume(self._router.route)
+
+    def _forget_in_tuners(self, cookie: int) -> None:
+        for tuner in self._roster:
+            tuner.forget(cookie)
+            self._bpf.set_off(cookie, tuner.name, off=False)
+            self._bpf.set_changed(cookie, tuner.name, changed=False)
+
+    def _give_up(self) -> None:
+        self._logger.error("no tuner works any more: ending, so that the service manager can act")
+        self._exit_code = 1
+        self.stop()
+
+    def _finish(self, tables: list[Table]) -> None:
+        for line in format_summary(summary_text(self._parts), tables):
+            self._logger.notice(line)
+        if self._options.rollback:
+            for one in self._rollback.run(ALL, list, dry_run=False):
+                self._logger.notice(f"rollback: {one.tunable} in '{one.netns.name}': {one.outcome}")
+        for tuner in self._roster:
+            if tuner.worker is not None:
+                tuner.worker.stop()
+        self._loop.call_later(STOP_WITHIN_S, self._loop.stop)
+        self._loop.call_later(0, self._stop_when_alone)
+
+    def _stop_when_alone(self) -> None:
+        if any(tuner.worker is not None and tuner.worker.pid is not None for tuner in self._roster):
+            self._loop.call_later(0.01, self._stop_when_alone)
+        else:
+            self._loop.stop()

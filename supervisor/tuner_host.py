@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the workers get from the supervisor: views of their tunables, decisions, a place in the log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from bpftune.ipc.control import TunerState
+from bpftune.ipc.errors import NetnsGone
+from bpftune.ipc.messages import Answer, Note, Outcome, Status, View
+from bpftune.supervisor.announcer import Announcer
+from bpftune.supervisor.decision import Decisions
+from bpftune.supervisor.logger import Logger, MessageId, Priority
+from bpftune.supervisor.netns import NetnsRegistry
+from bpftune.supervisor.roster import Roster, Tuner
+
+
+class TunerHost:
+    """The WorkerOwner of every worker."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        decisions: Decisions,
+        registry: NetnsRegistry,
+        announcer: Announcer,
+        logger: Logger,
+        namespace_missing: Callable[[], None],
+        all_failed: Callable[[], None],
+    ) -> None:
+        self._roster = roster
+        self._decisions = decisions
+        self._registry = registry
+        self._announcer = announcer
+        self._logger = logger
+        self._namespace_missing = namespace_missing
+        self._all_failed = all_failed
+
+    def view(self, tuner: str, netns_cookie: int) -> View | None:
+        view = self._decisions.view(self._roster[tuner].declaration, netns_cookie)
+        if view is None:
+            self._namespace_missing()
+        return view
+
+    def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
+        entry = self._roster[tuner]
+        for note in answer.notes:
+            self._note(entry, note)
+        outcomes = []
+        for proposal in answer.proposals:
+            outcome = self._decisions.apply(entry.declaration, proposal)
+            if outcome.status is Status.APPLIED and scenario_time_ns:
+                entry.write_latency_us.append((time.monotonic_ns() - scenario_time_ns) // 1000)
+            self._report(tuner, outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    def log_worker(self, tuner: str, text: str, priority: int) -> None:
+        self._logger.log(Priority(priority), f"{tuner}: {text}", tuner=tuner)
+
+    def state_changed(self, tuner: str) -> None:
+        if tuner not in self._roster:
+            return
+        entry = self._roster[tuner]
+        if entry.state is TunerState.FAILED:
+            self._logger.log(
+                Priority.ERROR,
+                f"tuner '{tuner}' failed: {entry.why}; 'bpftune-ctl restart {tuner}' tries again",
+                tuner=tuner,
+                message_id=MessageId.WORKER_FAILED,
+            )
+            if all(one.state is TunerState.FAILED for one in self._roster):
+                self._all_failed()
+
+    def _note(self, tuner: Tuner, note: Note) -> None:
+        declaration = tuner.declaration
+        known = note.tunable in declaration.tunables_by_name and note.scenario in declaration.scenarios_by_id
+        if known:
+            with contextlib.suppress(NetnsGone):
+                self._announcer.noted(declaration, note, self._registry.netns(note.netns_cookie))
+
+    def _report(self, tuner: str, outcome: Outcome) -> None:
+        """What was not done is for the curious, unless the kernel or the ledger refused it."""
+        if outcome.status in (Status.APPLIED, Status.OBSERVED):
+            return
+        proposal = outcome.proposal
+        text = f"{proposal.tunable} -> {proposal.new}: {outcome.status}, {outcome.why}"
+        priority = Priority.WARNING if outcome.status is Status.FAILED else Priority.DEBUG
+        self._logger.log(priority, text, tuner=tuner, tunable=proposal.tunable, scenario=proposal.scenario)
