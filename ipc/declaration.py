@@ -151,6 +151,16 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.kind}:{self.target}" if self.target else self.kind
 
 
+class InactiveWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kernel's default of a tunable that shows that the tuner would be of no use: it stays
+    inactive then and says why."""
+
+    tunable: str
+    field: int = 0
+    at_least: int
+    why: Sentence
+
+
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """One tuner.toml."""
 
@@ -159,6 +169,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
     enums: dict[str, list[str]] = {}
@@ -184,7 +195,7 @@ def load_declaration(folder: Path) -> Declaration:
         text = (folder / DECLARATION_FILE).read_text()
         declaration = msgspec.convert(tomllib.loads(text), Declaration)
         _check(declaration)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, re.error, RecursionError) as error:
         raise DeclarationError(folder, _one_line(error)) from error
     if declaration.name != folder.name:
         raise DeclarationError(folder, f"it declares the name '{declaration.name}'")
@@ -222,6 +233,10 @@ def _check(declaration: Declaration) -> None:
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
     for probe in declaration.probes:
         _check_probe(declaration, probe)
+    for rule in declaration.inactive_when:
+        known = declaration.tunables_by_name.get(rule.tunable)
+        if known is None or not 0 <= rule.field < known.width:
+            raise ValueError(f"inactive_when names unknown tunable or field '{rule.tunable}'")
 
 
 def _check_tunable(tunable: Tunable) -> None:

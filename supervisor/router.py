@@ -57,4 +57,7 @@ class Router:
         if header.scenario_index >= len(tuner.declaration.scenarios):
             raise ProtocolError(f"cannot route record of '{tuner.name}': no scenario {header.scenario_index}")
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
-        tuner.worker.deliver(record, netns, tuner.declaration.scenarios[header.scenario_index].id)
+        scenario = tuner.declaration.scenarios[header.scenario_index].id
+        for poller in tuner.pollers:
+            poller.follow(scenario)
+        tuner.worker.deliver(record, netns, scenario)
