@@ -7,6 +7,7 @@ Hooks ask. Nothing is ever mounted where another process could see it or where i
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,13 @@ def find_cgroup_root(mountinfo: Path = MOUNTINFO) -> Path | None:
 
 
 def read_tracepoint_id(target: str) -> int:
-    """The perf event id of `category/name`. Raises OSError; FileNotFoundError: no such tracepoint."""
+    """The perf event id of `category/name`. Raises OSError; FileNotFoundError: no such tracepoint.
+
+    A kernel in confidentiality lockdown mounts tracefs and leaves it empty: PermissionError.
+    """
     with _tracefs() as directory:
+        if not _has_entry(directory, "events"):
+            raise PermissionError(errno.EPERM, "tracefs is empty")
         descriptor = os.open(f"events/{target}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         with os.fdopen(descriptor) as file:
             return int(file.read())
@@ -66,6 +72,14 @@ def read_pmu_type(name: str, root: Path = EVENT_SOURCES) -> int | None:
 def read_retprobe_bit(root: Path = EVENT_SOURCES) -> int:
     """Which bit of perf_event_attr.config makes a kprobe a kretprobe; the file says "config:<bit>"."""
     return int((root / "kprobe" / "format" / "retprobe").read_text().partition(":")[2])
+
+
+def _has_entry(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextmanager

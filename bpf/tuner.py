@@ -74,10 +74,17 @@ class TunerBpf:
         self.run_iterators()
 
     def run_iterators(self) -> None:
-        """Run iter programs once over what the current network namespace holds."""
-        for footing in self._footings.values():
-            if footing.link_fd is not None and footing.hook is not None and footing.hook.kind == "iter":
+        """Run iter programs once over what the current network namespace holds; one that does not
+        run loses its rung."""
+        for name, footing in self._footings.items():
+            if footing.link_fd is None or footing.hook is None or footing.hook.kind != "iter":
+                continue
+            try:
                 _exhaust(libbpf.create_iterator(footing.link_fd))
+            except OSError as error:
+                os.close(footing.link_fd)
+                refused = footing.refused | {str(footing.hook): hooks.describe(error)}
+                self._footings[name] = Footing(probe=footing.probe, hook=None, refused=refused)
 
     def detach(self) -> None:
         """Close the links; the last ladders stay for display."""

@@ -7,7 +7,8 @@ LogEvent per message. Both are ipc sockets of mode 0660, root and the service's 
 CHANGING need uid 0. The supervisor reads the peer's credentials from the socket (SO_PEERCRED),
 never from the message.
 
-Replies are what `bpftune-ctl --json` prints: fields are added, never renamed or removed.
+Replies are what `bpftune-ctl --json` prints: fields are added (with a default, so that client and
+daemon may differ in age), never renamed or removed.
 """
 
 from __future__ import annotations
@@ -163,12 +164,12 @@ class TunerStatus(msgspec.Struct, frozen=True, kw_only=True):
     hooks: list[HookStatus]
     counters: list[ScenarioCounters]
     overrides: list[Override]
-    write_latency_us: list[int]
-    """From the event's BPF timestamp to its value written, the newest 256 changes."""
     left_alone: list[str]
     """Tunables that sysctl.d sets: the administrator's from the start."""
     pss_bytes: int | None
     cpu_s: float | None
+    write_latency_us: list[int] = []
+    """From the event's BPF timestamp to its value written, the newest 256 changes."""
 
 
 class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):

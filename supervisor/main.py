@@ -23,6 +23,7 @@ KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
 
 def main() -> None:
+    fill_standard_descriptors()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -38,6 +39,15 @@ def run(argv: Sequence[str]) -> int:
     except BpftuneError as error:
         print(f"bpftune: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def fill_standard_descriptors() -> None:
+    """A closed 0, 1 or 2 would be given to the next file opened, and a log line written into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def serve(options: Options) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bpftune.ipc.control import (
+    Change,
     DisableRequest,
     DoneReply,
     EnableRequest,
@@ -151,8 +152,19 @@ class Requests:
             scenarios = self._parts.roster[change.tuner].declaration.scenarios_by_id
             if change.scenario in scenarios:
                 why = scenarios[change.scenario].why
-        text = [f"{name} = {number}" for name, number in change.evidence.items()]
-        return ExplainReply(change=change, why=why, text=text, followed_by=followed_by)
+        return ExplainReply(change=change, why=why, text=self._aftermath(change), followed_by=followed_by)
+
+    def _aftermath(self, change: Change) -> list[str]:
+        """What became of the tunable since; of an earlier boot nothing is left."""
+        cell = self._parts.ledger.cell(change.netns.cookie, change.tunable)
+        if cell is None or not self._parts.ledger.of_this_boot(change):
+            return ["Its boot or its namespace is over, and the value with it."]
+        original, last = (format_value(cell.declared, value) for value in (cell.original, cell.last))
+        if cell.released is not None:
+            return [f"Since then {cell.released} took {cell.tunable} over; it is left alone."]
+        if cell.last == cell.original:
+            return [f"{cell.tunable} is back at what the administrator had: ({original})."]
+        return [f"The administrator had ({original}), bpftune left ({last})."]
 
     def _verify(self, request: VerifyRequest, peer: Peer) -> VerifyReply:
         differences = []

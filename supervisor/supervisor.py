@@ -10,14 +10,13 @@ import os
 import signal
 import time
 from contextlib import ExitStack
-from typing import TypeVar
 
 import zmq
 
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import UnknownName
-from bpftune.ipc.messages import GLOBAL, Table, Value
+from bpftune.ipc.errors import BpftuneError, UnknownName
+from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
@@ -58,7 +57,8 @@ CACHE_DIR = "programs"
 STOP_WITHIN_S = 2.0
 """Workers that are still there then are killed with the fork server."""
 
-T = TypeVar("T")
+GOODBYE_MS = 200
+"""How long replies and the last log lines may take to leave."""
 
 
 class Supervisor:
@@ -114,7 +114,8 @@ class Supervisor:
         self._cleanup.callback(InstanceLock(options.run_dir).release)
         self._loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._cleanup.callback(self._context.term)
+        # Closes the sockets of workers that did not end in time as well: `term` would wait for them.
+        self._cleanup.callback(self._context.destroy, linger=GOODBYE_MS)
         self._open_log()
         self._notifier = ServiceNotifier(self._loop)
         self._forkserver = ForkServer(
@@ -295,8 +296,16 @@ class Supervisor:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
         for netns in self._registry.known():
             if not netns.initial:
-                with self._registry.enter(netns.cookie):
-                    self._bpf.run_iterators(name)
+                self._adopt_connections(name, netns)
+
+    def _adopt_connections(self, name: str, netns: Netns) -> None:
+        """Show the tuner what was there before it; `attach` did so for the initial namespace."""
+        try:
+            with self._registry.enter(netns.cookie):
+                self._bpf.run_iterators(name)
+        except BpftuneError as error:
+            self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
+            self._namespaces.suspect()
 
     def _new_worker(self, folder: TunerFolder) -> Worker:
         return Worker(
@@ -308,6 +317,11 @@ class Supervisor:
             context=self._context,
             run_dir=self._options.run_dir,
             owner=self._host,
+            changed={
+                cell.cookie
+                for cell in self._ledger.cells()
+                if cell.tunable in folder.declaration.tunables_by_name
+            },
         )
 
     def _new_pollers(self, declaration: Declaration) -> list[Poller]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import syslog
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -85,15 +85,17 @@ class Worker:
         context: zmq.Context[zmq.Socket[bytes]],
         run_dir: Path,
         owner: WorkerOwner,
+        changed: Iterable[int] = (),
         answer_within_s: float = ANSWER_WITHIN_S,
         kill_after_s: float = KILL_AFTER_S,
     ) -> None:
+        """`changed`: the namespaces where an earlier run of this tuner left changes."""
         self.events_in = 0
         self._tuner = declaration.name
         self._shift = shift
         self._owner = owner
         self._read_view = functools.partial(owner.view, self._tuner)
-        self._memory = WorkerMemory()
+        self._memory = WorkerMemory(changed)
         self._mailbox = Mailbox()
         self._quarantine = Quarantine()
         self._lost = 0

@@ -6,7 +6,7 @@ The records are a worker's words and stay opaque; only their number and size are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from bpftune.ipc.errors import ProtocolError
 from bpftune.ipc.messages import GLOBAL, SavedState, View
@@ -18,8 +18,9 @@ ReadView = Callable[[int], View | None]
 
 
 class WorkerMemory:
-    def __init__(self) -> None:
-        self._known = {GLOBAL}
+    def __init__(self, changed: Iterable[int] = ()) -> None:
+        """`changed`: namespaces where an earlier supervisor left changes of this tuner behind."""
+        self._known = {GLOBAL, *changed}
         self._saved: dict[int, bytes] = {}
         self._viewed: set[int] = set()
         self._asleep: set[int] = set()
@@ -28,7 +29,7 @@ class WorkerMemory:
         """What a new process is told: every record, and the views of where it is to go on."""
         self._viewed.clear()
         views = []
-        for cookie in sorted({GLOBAL, *self._saved} - self._asleep):
+        for cookie in sorted(self._known - self._asleep):
             view = self._read(cookie, read_view)
             if view is not None:
                 views.append(view)

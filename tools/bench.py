@@ -46,12 +46,12 @@ class Effort:
     cold_starts: int = 3
     warm_starts: int = 7
     idle_s: int = 60
-    decision_rounds: int = 40
+    receivers: int = 20
     throughput_rounds: int = 7
     throughput_s: int = 3
 
 
-QUICK = Effort(cold_starts=1, warm_starts=2, idle_s=5, decision_rounds=3, throughput_rounds=1, throughput_s=1)
+QUICK = Effort(cold_starts=1, warm_starts=2, idle_s=5, receivers=2, throughput_rounds=1, throughput_s=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +133,14 @@ def voluntary_switches(processes: list[psutil.Process]) -> int:
 
 def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
     """From the timestamp that BPF takes to the sysctl written, of real changes under real traffic."""
-    with running("--allow", "tcp_buffer", "--rollback", directory=directory / "decisions") as daemon:
-        for _ in range(effort.decision_rounds):
-            provoke_growth()
+    with contextlib.ExitStack() as stack:
+        # Written before bpftune looks: later it would be an administrator's doing, and end the tuning.
+        pairs = [stack.enter_context(held_back()) for _ in range(effort.receivers)]
+        daemon = stack.enter_context(
+            running("--allow", "tcp_buffer", "--rollback", directory=directory / "decisions")
+        )
+        for far in pairs:
+            provoke_growth(far)
         latencies_us = sorted(daemon.tuner("tcp_buffer")["write_latency_us"])
     measured = "no change was made"
     if latencies_us:
@@ -151,13 +156,19 @@ def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
     ]
 
 
-def provoke_growth() -> None:
-    """New connections, one after another, into a receiver held back by its tcp_rmem."""
-    with namespaces.distant_pair(rtt_ms=20, mbit_per_s=200) as far:
+@contextlib.contextmanager
+def held_back() -> Iterator[Pair]:
+    """Two namespaces with a long path between them, whose receiving end has a too small tcp_rmem."""
+    with namespaces.distant_pair() as far:
         far.b.write_sysctl("net.ipv4.tcp_rmem", TOO_SMALL)
-        with traffic.receiver(far.b, far.b_ipv4) as to:
-            for _ in range(CONNECTIONS):
-                traffic.send(far.a, to, seconds=0.7)
+        yield far
+
+
+def provoke_growth(far: Pair) -> None:
+    """New connections, one after another: each makes use of the limit raised so far."""
+    with traffic.receiver(far.b, far.b_ipv4) as to:
+        for _ in range(CONNECTIONS):
+            traffic.send(far.a, to, seconds=1.5)
 
 
 def percentile(ordered: list[int], percent: int) -> int:

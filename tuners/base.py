@@ -103,7 +103,7 @@ class Policy(Generic[StateT]):
         return None
 
     def on_timer(self, situation: Situation, state: StateT) -> Decision:
-        """A wish for a wake-up came due; also called once after a restart."""
+        """A wish for a wake-up came due; also called once per known namespace when the worker starts."""
         return Decision()
 
     def tables(self, states: Mapping[int, StateT]) -> list[Table]:

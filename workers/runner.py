@@ -88,10 +88,10 @@ class PolicyRunner:
         self._views = Views(self._declaration, start.shift)
         for view in start.views:
             self._views.put(view)
-        restored = [saved.netns_cookie for saved in start.saved if self._states.restore(saved)]
-        answers = [
-            answer for cookie in restored if cookie in self._views for answer in self._timer(cookie, now_ns)
-        ]
+        for saved in start.saved:
+            self._states.restore(saved)
+        # Also where no state was saved: a supervisor that died left its changes, but not its memory.
+        answers = [answer for view in start.views for answer in self._timer(view.netns.cookie, now_ns)]
         return [Ready(version=PROTOCOL_VERSION, pid=self._pid), *answers]
 
     def _deliver(self, deliver: Deliver, now_ns: int) -> Answer:

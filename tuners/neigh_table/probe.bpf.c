@@ -52,9 +52,9 @@ static __always_inline u32 read_gc_entries(struct neigh_table *tbl)
 
 /*
  * Count a creation and, at every 32nd, take the time of the last 32: the pace of a burst at the
- * price of one clock reading in 32. CPUs may race here, which makes the pace a little wrong, no more.
- * True when at that pace the table is full before another event could say so. Below gc_thresh1 the
- * kernel does not even collect garbage, so there it is too early to worry.
+ * price of one clock reading in 32. CPUs may race here, which makes the pace a little wrong, no
+ * more. True when at that pace the table is full before another event could say so. Below
+ * gc_thresh1 the kernel does not even collect garbage, so there it is too early to worry.
  */
 static __always_inline bool fills_soon(struct table *table, s64 entries, s64 thresh1, s64 thresh3)
 {
@@ -74,7 +74,8 @@ static __always_inline bool fills_soon(struct table *table, s64 entries, s64 thr
 /*
  * An entry was just allocated and counted, or refused: then `made` is 0. Hooks at the entry of the
  * function cannot tell and pass something that is never 0. The pace in the event is that of the
- * last 32 creations, or slower if they are some time ago. Both families' events have the same fields.
+ * last 32 creations, or slower if they are some time ago. Both families' events have the same
+ * fields.
  */
 static __always_inline bool is_filling(struct neigh_table *tbl, struct net_device *dev, u64 made,
 				       struct event_arp_table_filling *e)

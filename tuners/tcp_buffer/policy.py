@@ -3,8 +3,8 @@
 
 Turns the probes' events into readings for one Regulator per direction; growth.py decides. A socket
 that its buffer limit holds back shows the bytes it moves per round trip; the limit has to hold
-twice that. What round trips take longer than the path itself needs, a quarter more allowed, is queueing, which no
-buffer cures, so it does not count towards the need.
+twice that. What round trips take longer than the path itself needs, a quarter more allowed, is
+queueing, which no buffer cures, so it does not count towards the need.
 """
 
 from __future__ import annotations

@@ -9,12 +9,6 @@
 #define SOCK_SNDBUF_LOCK 1
 #define SOCK_RCVBUF_LOCK 2
 
-#ifdef BITS_sock__sk_userlocks
-#define USERLOCKS(sk) READ_BITS(sk, sk_userlocks)
-#else
-#define USERLOCKS(sk) READ(sk, sk_userlocks)
-#endif
-
 #define RECEIVING 0
 #define SENDING 1
 
@@ -90,7 +84,7 @@ PROBE(receive, struct sock *sk)
 	struct net *net;
 	s64 limit;
 
-	if (USERLOCKS(sk) & SOCK_RCVBUF_LOCK)
+	if (READ_BITS(sk, sk_userlocks) & SOCK_RCVBUF_LOCK)
 		return 0;
 	net = READ(sk, __sk_common.skc_net.net);
 	limit = READ(net, ipv4.sysctl_tcp_rmem[2]);
@@ -142,7 +136,7 @@ static __always_inline void look_at_sender(struct tcp_sock *tp)
 	struct net *net;
 	s64 limit;
 
-	if (USERLOCKS(sk) & SOCK_SNDBUF_LOCK)
+	if (READ_BITS(sk, sk_userlocks) & SOCK_SNDBUF_LOCK)
 		return;
 	net = READ(sk, __sk_common.skc_net.net);
 	limit = READ(net, ipv4.sysctl_tcp_wmem[2]);
@@ -181,8 +175,8 @@ PROBE_CTX(send, struct bpf_sock_ops *ctx)
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
-						       BPF_SOCK_OPS_RTT_CB_FLAG);
+		bpf_sock_ops_cb_flags_set(ctx,
+					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
 		return 1;
 	case BPF_SOCK_OPS_RTT_CB:
 		tp = sk ? TCP_SOCK(sk) : NULL;

@@ -42,7 +42,7 @@ class Holder:
             [python, "-c", HOLDER, str(cache)],
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": python_path(python)},
+            env=os.environ | {"PYTHONPATH": python_path()},
         )
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline().strip()
@@ -63,10 +63,10 @@ class Holder:
         self.process.communicate()
 
 
-def python_path(python: str) -> str:
-    """The system's interpreter has no msgspec: it borrows the venv's packages."""
+def python_path() -> str:
+    """The system's interpreter has no msgspec: it borrows this one's packages."""
     packages = [path for path in sys.path if path.endswith("site-packages")]
-    return os.pathsep.join([str(ROOT / "src"), *(packages if python != sys.executable else [])])
+    return os.pathsep.join([str(ROOT / "src"), *packages])
 
 
 def is_gone(kind: str, object_id: int) -> bool:
