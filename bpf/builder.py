@@ -100,6 +100,8 @@ def _run_child(units: Sequence[Unit]) -> _ChildRun:
             capture_output=True,
             env=_environment(),
             cwd="/",
+            # Ctrl-C is the supervisor's to act on: a compiler that it ends would look broken.
+            start_new_session=True,
             timeout=_TIMEOUT_S,
             check=False,
         )

@@ -108,11 +108,16 @@ def parse_peer(address: str) -> Peer:
 
 
 def bind_for_group(socket: zmq.Socket[bytes], path: Path) -> None:
-    """Bind an ipc socket of mode 0660 that root and the service's group can connect to."""
+    """Bind an ipc socket of mode 0660 that root and the service's group can connect to.
+
+    Raises BpftuneError when the path cannot be a socket's.
+    """
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
         socket.bind(f"ipc://{path}")
+    except zmq.ZMQError as error:
+        raise BpftuneError(f"cannot listen at {path}: {os.strerror(error.errno)}") from error
     finally:
         os.umask(before)
     try:

@@ -14,6 +14,7 @@ from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.errors import BpftuneError, NotPermitted, NotSupported
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.background import Background
+from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
 from bpftune.supervisor.options import Options, check_paths, parse_options
 from bpftune.supervisor.supervisor import CACHE_DIR, Supervisor
@@ -79,7 +80,7 @@ def print_support(options: Options) -> int:
 
 
 def attach_once(options: Options) -> dict[str, list[HookStatus]]:
-    options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(options.state_dir, mode=0o700)
     scan = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *options.libdirs)).scan()
     sources = [
         ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in scan.accepted.values()

@@ -21,6 +21,7 @@ from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.decision import Decisions
+from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.event_stream import EventStream
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, Scan, TunerFolder, TunerFolders
 from bpftune.supervisor.forkserver import ForkServer
@@ -43,6 +44,7 @@ from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rollback import ALL, Rollback
 from bpftune.supervisor.roster import Roster
 from bpftune.supervisor.router import Router
+from bpftune.supervisor.scheduling import ask_for_short_slices
 from bpftune.supervisor.signals import Signals
 from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
 from bpftune.supervisor.summary import format_summary
@@ -109,10 +111,14 @@ class Supervisor:
 
     def _open(self) -> None:
         options = self._options
-        options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(options.state_dir, mode=0o700)
+        make_directory(options.run_dir, mode=0o755)
         self._cleanup.callback(InstanceLock(options.run_dir).release)
         self._loop = Loop()
+        # Early, so that a signal during the start is answered after it, and closed late, so that a second
+        # one does not disturb the end.
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
+        self._cleanup.callback(Signals(self._loop, handlers).close)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Closes the sockets of workers that did not end in time as well: `term` would wait for them.
         self._cleanup.callback(self._context.destroy, linger=GOODBYE_MS)
@@ -211,7 +217,10 @@ class Supervisor:
                 self._ledger.forget,
                 self._registry.forget,
             ],
+            warn=self._logger.warning,
+            debug=self._logger.debug,
         )
+        self._cleanup.callback(self._namespaces.close)
         self._host = TunerHost(
             roster=self._roster,
             decisions=self._decisions,
@@ -228,6 +237,7 @@ class Supervisor:
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
+            new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )
         self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
@@ -253,14 +263,13 @@ class Supervisor:
         )
         self._control = ControlServer(loop=self._loop, context=self._context, run_dir=self._options.run_dir)
         self._cleanup.callback(self._control.close)
-        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
-        self._cleanup.callback(Signals(self._loop, handlers).close)
 
     def _settle_past(self) -> None:
         """Finish or undo what a killed supervisor left half done."""
         if self._ledger.set_aside is not None:
             self._logger.error(self._ledger.set_aside)
         self._registry.discover()
+        self._namespaces.sweep()
         for change in self._ledger.recover(self._rollback.read_cell):
             self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")
 
@@ -273,6 +282,8 @@ class Supervisor:
         self._follow(scan)
 
     def _rescan(self) -> None:
+        if self._stopping:
+            return
         self._follow(self._folders.scan())
         self._notifier.status(status_line(self._parts))
 

@@ -44,6 +44,7 @@ def run_worker(spawn: Spawn, *, stdout: int, stderr: int, parent_pid: int) -> in
 
 
 def _host(spawn: Spawn, parent_pid: int) -> None:
+    syscalls.name_process(spawn.declaration.name)
     source = read_source(Path(spawn.folder))
     confinement.drop_privileges(spawn.uid, spawn.gid, parent_pid)
     confinement.limit_resources()
