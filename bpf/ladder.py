@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from bpftune.bpf.hooks import unavailable
 from bpftune.bpf.rungs import MODERN_KINDS
 from bpftune.ipc.control import HookStatus
@@ -56,7 +54,7 @@ class Footing:
         if poll is None or self.hook is None:
             return None
         if self.hook.kind == "poll":
-            return replace(poll, follows="")
+            return poll.unprompted
         return poll if poll.follows else None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from bpftune.ipc.bounds import parse_bound
 from bpftune.ipc.errors import DeclarationError
@@ -125,6 +126,11 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     of that scenario keep coming."""
     follow_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
     """How long reading goes on after such an event."""
+
+    @property
+    def unprompted(self) -> Poll:
+        """The same, without waiting for events."""
+        return replace(self, follows="")
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
