@@ -195,15 +195,17 @@ def _limit_flows(
 
 
 def _follow_budget(outcome: Outcome, situation: Situation, decision: Decision) -> None:
-    """budget_usecs keeps the administrator's proportion to the budget, as far as it may go."""
+    """budget_usecs moves in the same ratio as the budget has, as far as it may go."""
     budget = situation.tunables[BUDGET.tunable]
     view = situation.tunables.get(BUDGET_USECS)
     if outcome.status is not Status.APPLIED or view is None or not view.adopted:
         return
-    proportional = view.original[0] * outcome.current[0] // max(1, budget.original[0])
-    new = max(view.original[0], min(proportional, view.cap[0]))
+    proposal = outcome.proposal
+    moved = view.current[0] * outcome.current[0] // max(1, proposal.expected[0])
+    new = max(view.original[0], min(moved, view.cap[0]))
+    if budget.current == budget.original:
+        new = view.original[0]
     if new != view.current[0]:
-        proposal = outcome.proposal
         decision.proposals.append(
             situation.propose(BUDGET_USECS, (new,), proposal.scenario, proposal.evidence)
         )

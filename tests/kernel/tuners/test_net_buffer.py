@@ -141,10 +141,12 @@ def test_tasks_that_wait_shrink_both(veth: Pair, start_daemon: StartDaemon) -> N
         wait_for(lambda: limit(BUDGET) >= 4, 30, "a second growth", interval_s=0.1)
         crowd.enter_context(hogs(5))
         line = daemon.wait_line(rf"{BUDGET} in global ns: growth stops: .*waiting tasks", timeout_s=60)
-        shrunk = daemon.wait_line(rf"change {BUDGET} from \((\d+)\) -> \((\d+)\)")
+        budget = daemon.wait_line(rf"change {BUDGET} from \((\d+)\) -> \((\d+)\)")
+        usecs = daemon.wait_line(rf"change {USECS} from \((\d+)\) -> \((\d+)\)")
 
     assert "correlation" in line.string
-    assert int(shrunk[1]) > int(shrunk[2]) >= 1
+    assert int(budget[1]) > int(budget[2]) >= 1
+    assert 20_000 >= int(usecs[1]) > int(usecs[2])
     assert "budget_growth_delays" in scenarios(daemon)
 
 

@@ -134,6 +134,13 @@ def test_time_stops_at_its_cap_and_the_budget_goes_on(kernel: FakeKernel) -> Non
     assert value(kernel, BUDGET.tunable) > 750
 
 
+def test_time_at_its_cap_goes_down_with_the_budget_all_the_same(kernel: FakeKernel) -> None:
+    kernel.values[BUDGET.tunable], kernel.values[BUDGET_USECS] = (2000,), (20_000,)
+    kernel.wake_at_ns = kernel.now_ns
+    kernel.run_until(kernel.now_ns + 3 * IDLE_NS // 2)
+    assert (value(kernel, BUDGET.tunable), value(kernel, BUDGET_USECS)) == (1500, 15_000)
+
+
 def test_a_kernel_without_budget_usecs(make_kernel: MakeKernel) -> None:
     kernel = make_kernel("net_buffer", NetBuffer(), {BUDGET.tunable: (300,)})
     squeeze(kernel, 100)
