@@ -172,6 +172,13 @@ class TunerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """From the event's BPF timestamp to its value written, the newest 256 changes."""
 
 
+class NetnsChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Tunables that differ from the administrator's values because of us; cookie 0: global ones."""
+
+    netns_cookie: int
+    tunables: list[str]
+
+
 class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     version: str
     pid: int
@@ -189,6 +196,9 @@ class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     tuners: list[TunerStatus]
     namespaces: list[Netns]
     refused_folders: list[str]
+    changed_in: list[NetnsChanges] = []
+    rivals: list[str] = []
+    """Other programs that tune the same settings, seen at start."""
 
 
 class TunableStatus(msgspec.Struct, frozen=True, kw_only=True):

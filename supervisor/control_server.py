@@ -8,6 +8,7 @@ message property "Peer-Address", "...:uid:gid:pid"), never what the message says
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def bind_for_group(socket: zmq.Socket[bytes], path: Path) -> None:
     try:
         socket.bind(f"ipc://{path}")
     except zmq.ZMQError as error:
-        raise BpftuneError(f"cannot listen at {path}: {os.strerror(error.errno)}") from error
+        raise BpftuneError(f"cannot listen at {path}: {os.strerror(error.errno or errno.EINVAL)}") from error
     finally:
         os.umask(before)
     try:

@@ -41,6 +41,7 @@ from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
 from bpftune.supervisor.requests import Requests
+from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
 from bpftune.supervisor.roster import Roster
 from bpftune.supervisor.router import Router
@@ -88,6 +89,8 @@ class Supervisor:
         self._folders.watch(self._loop, self._rescan)
         self._logger.notice(support_of(self._parts).value)
         self._logger.notice(NETNS_LINE)
+        for rival in self._parts.rivals:
+            self._logger.warning(rival)
         self._notifier.ready(status_line(self._parts))
 
     def run(self) -> int:
@@ -114,6 +117,7 @@ class Supervisor:
         make_directory(options.state_dir, mode=0o700)
         make_directory(options.run_dir, mode=0o755)
         self._cleanup.callback(InstanceLock(options.run_dir).release)
+        ask_for_short_slices()
         self._loop = Loop()
         # Early, so that a signal during the start is answered after it, and closed late, so that a second
         # one does not disturb the end.
@@ -252,6 +256,7 @@ class Supervisor:
             overrides=self._overrides,
             decisions=self._decisions,
             forkserver=self._forkserver,
+            rivals=find_rivals(),
         )
         self._collector = SummaryCollector(self._roster)
         self._requests = Requests(

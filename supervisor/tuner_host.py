@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 
 from bpftune.ipc.control import TunerState
@@ -53,7 +52,8 @@ class TunerHost:
         for proposal in answer.proposals:
             outcome = self._decisions.apply(entry.declaration, proposal)
             if outcome.status is Status.APPLIED and scenario_time_ns:
-                entry.write_latency_us.append((time.monotonic_ns() - scenario_time_ns) // 1000)
+                written_ns = self._decisions.written_ns(proposal)
+                entry.write_latency_us.append((written_ns - scenario_time_ns) // 1000)
             self._report(tuner, outcome)
             outcomes.append(outcome)
         return outcomes
