@@ -62,11 +62,7 @@ class TunerBpf:
     def polls(self) -> list[Poll]:
         """What has to be polled while the tuner is attached."""
         standing = self._footings.values() if self._attached else ()
-        return [
-            footing.probe.poll
-            for footing in standing
-            if footing.probe.poll is not None and footing.hook is not None and footing.hook.kind == "poll"
-        ]
+        return [footing.poll for footing in standing if footing.poll is not None]
 
     def attach_all(self) -> None:
         """Climb every ladder, iterators last: they finish what the other probes begin."""

@@ -61,4 +61,7 @@ class Router:
         if header.netns_cookie not in self._registry:
             self._new_namespace()
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
-        tuner.worker.deliver(record, netns, tuner.declaration.scenarios[header.scenario_index].id)
+        scenario = tuner.declaration.scenarios[header.scenario_index].id
+        for poller in tuner.pollers:
+            poller.follow(scenario)
+        tuner.worker.deliver(record, netns, scenario)
