@@ -176,7 +176,10 @@ class _Server:
             report = from_fork_server.decode(data) if data else None
         except BlockingIOError:
             return
-        except (OSError, ProtocolError) as error:
+        except ConnectionResetError:  # ended with one of our requests unread
+            self.fail()
+            return
+        except ProtocolError as error:
             self.fail(str(error))
             return
         match report:

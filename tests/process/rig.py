@@ -200,9 +200,11 @@ def rig(folders: Path) -> Iterator[Rig]:
     """A rig whose run directory the workers' user can reach; pytest's tmp_path is root's alone."""
     run_dir = Path(tempfile.mkdtemp(prefix="bpftune-rig-"))
     run_dir.chmod(0o711)
-    made = Rig(folders, run_dir)
     try:
-        yield made
+        made = Rig(folders, run_dir)
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
-        made.close()
         shutil.rmtree(run_dir)

@@ -47,12 +47,15 @@ class Stage:
         self.off: set[tuple[str, int]] = set()
         self.events: list[Event] = []
         self.complaints: list[str] = []
+        self.known: set[int] = set()
+        self.strangers = 0
         folder = TunerFolder(path=Path("/x"), declaration=self.tuned, fingerprint=())
         self.tuner = Tuner(folder=folder, worker=cast("Any", self.worker), hooks=[])
         self.router = Router(
             roster=cast("Any", self),
             registry=cast("Any", self),
             overrides=cast("Any", self),
+            new_namespace=self.count_stranger,
             debug=self.complaints.append,
         )
         self.router.add_watcher(self.watched, self.events.append)
@@ -60,8 +63,15 @@ class Stage:
     def by_id(self, tuner_id: int) -> Tuner | None:
         return self.tuner if tuner_id == self.tuned.id else None
 
+    def __contains__(self, cookie: int) -> bool:
+        return cookie in self.known
+
     def learn(self, cookie: int, inum: int) -> Netns:
+        self.known.add(cookie)
         return Netns(cookie=cookie, inum=inum)
+
+    def count_stranger(self) -> None:
+        self.strangers += 1
 
     def is_off(self, tuner: str, cookie: int) -> bool:
         return (tuner, cookie) in self.off
@@ -80,6 +90,12 @@ def test_a_record_goes_to_its_tuner_undecoded(stage: Stage) -> None:
     sent = record(stage.tuned.id)
     stage.router.route(sent)
     assert stage.worker.delivered == [(sent, Netns(cookie=7, inum=9), "second")]
+
+
+def test_a_namespace_first_heard_of_is_announced_once(stage: Stage) -> None:
+    stage.router.route(record(stage.tuned.id))
+    stage.router.route(record(stage.tuned.id))
+    assert stage.strangers == 1
 
 
 def test_a_record_of_a_watcher_is_decoded_for_it(stage: Stage) -> None:
