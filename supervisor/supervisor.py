@@ -174,6 +174,7 @@ class Supervisor:
             new_worker=self._new_worker,
             new_pollers=self._new_pollers,
             warn=self._logger.warning,
+            notice=self._logger.notice,
         )
 
     def _open_tuning(self) -> None:
