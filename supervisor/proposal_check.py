@@ -7,8 +7,6 @@ and nothing outside floor and cap gets past here. Each check answers why not, or
 
 from __future__ import annotations
 
-import math
-
 from bpftune.ipc.declaration import Declaration, Format, Scope, Tunable, Writer
 from bpftune.ipc.messages import GLOBAL, Proposal, Value
 from bpftune.supervisor.quantities import Bounds
@@ -25,9 +23,6 @@ def declaration_refusal(declaration: Declaration, proposal: Proposal) -> str | N
         return f"{tunable.name} is not written by the supervisor"
     if len(proposal.new) != tunable.width:
         return f"{tunable.name} has {tunable.width} fields, not {len(proposal.new)}"
-    for name, number in proposal.evidence.items():
-        if not math.isfinite(number):
-            return f"evidence '{name}' is no finite number"
     if (tunable.scope is Scope.GLOBAL) != (proposal.netns_cookie == GLOBAL):
         return f"{tunable.name} has scope {tunable.scope}, namespace {proposal.netns_cookie} does not fit"
     return None
