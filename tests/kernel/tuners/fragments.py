@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("per_second", type=int)
     parser.add_argument("--finished", type=int, default=0)
     given = parser.parse_args()
-    if ":" in given.address:
-        family, protocol, make = socket.AF_INET6, IPPROTO_FRAGMENT, ipv6_fragment
-    else:
-        family, protocol, make = socket.AF_INET, socket.IPPROTO_RAW, ipv4_fragment(given.address)
+    ipv6 = ":" in given.address
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    protocol = IPPROTO_FRAGMENT if ipv6 else socket.IPPROTO_RAW
+    make: Fragment = ipv6_fragment if ipv6 else ipv4_fragment(given.address)
     identification = itertools.count(1)
     with socket.socket(family, socket.SOCK_RAW, protocol) as sender:
         for _ in ticks(given.per_second):
