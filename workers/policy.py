@@ -65,7 +65,8 @@ def load_policy(source: PolicySource, marshalled: bytes = b"") -> Policy[Any]:
     except DeclarationError:
         raise
     except (Exception, SystemExit) as error:
-        cause = f"{POLICY_FILE}, line {_line(source, error)}: {type(error).__name__}: {error}"
+        text = error.msg if isinstance(error, SyntaxError) else error
+        cause = f"{POLICY_FILE}, line {_line(source, error)}: {type(error).__name__}: {text}"
         raise source.refused(cause) from error
 
 
