@@ -63,9 +63,10 @@ class TunerBpf:
         """What has to be polled while the tuner is attached."""
         standing = self._footings.values() if self._attached else ()
         return [
-            footing.probe.poll
+            poll
             for footing in standing
-            if footing.probe.poll is not None and footing.hook is not None and footing.hook.kind == "poll"
+            if footing.hook is not None and footing.hook.kind == "poll"
+            for poll in footing.probe.polls
         ]
 
     def attach_all(self) -> None:

@@ -30,7 +30,7 @@ Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 _FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,3})\])?")
 _HOOK = re.compile(
     r"(?P<kind>tp_btf|fentry|fexit|kprobe|kretprobe|raw_tp|tracepoint|sockops|cgroup|iter|poll)"
-    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?"
+    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?(?:@(?P<body>[a-z][a-z0-9_]*))?"
 )
 
 
@@ -79,6 +79,19 @@ class EventField(msgspec.Struct, frozen=True):
     """0: a scalar; else the number of array elements."""
 
 
+class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A count that the kernel keeps per namespace, read there when an event of a scenario that names
+    it is handed over. For evidence; what happens often enough to cost something is better counted by
+    the kernel than by a probe.
+
+    `match` is a regular expression with one group, an integer; all matches are added up.
+    """
+
+    name: Identifier
+    file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
+    match: str
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happened. Without `event` it is one that only the policy raises."""
 
@@ -91,6 +104,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
+    counters: list[Identifier] = []
 
     @property
     def fields(self) -> list[EventField]:
@@ -122,11 +136,22 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: Identifier
     scenarios: list[str]
     hooks: Annotated[list[str], msgspec.Meta(min_length=1)]
-    poll: Poll | None = None
+    poll: Poll | list[Poll] | None = None
 
     @property
     def ladder(self) -> list[Hook]:
         return [parse_hook(text) for text in self.hooks]
+
+    @property
+    def polls(self) -> list[Poll]:
+        """What stands in for the probe at its poll rung: more than one where it has several scenarios."""
+        if self.poll is None:
+            return []
+        return self.poll if isinstance(self.poll, list) else [self.poll]
+
+    def body_of(self, hook: Hook) -> str:
+        """The body in probe.bpf.c that serves `hook`."""
+        return hook.body or self.name
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +160,8 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     target: str = ""
     arguments: tuple[int, ...] | None = None
+    body: str = ""
+    """The body for a rung that sees something else than the others; empty: the probe's own."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
@@ -148,6 +175,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    counters: list[Counter] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
     enums: dict[str, list[str]] = {}
@@ -165,6 +193,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @cached_property
     def scenarios_by_id(self) -> dict[str, Scenario]:
         return {scenario.id: scenario for scenario in self.scenarios}
+
+    @cached_property
+    def counters_by_name(self) -> dict[str, Counter]:
+        return {counter.name: counter for counter in self.counters}
 
 
 def load_declaration(folder: Path) -> Declaration:
@@ -189,6 +221,7 @@ def parse_hook(text: str) -> Hook:
         kind=match["kind"],
         target=match["target"] or "",
         arguments=tuple(map(int, arguments.split(","))) if arguments else None,
+        body=match["body"] or "",
     )
 
 
@@ -203,12 +236,19 @@ def _check(declaration: Declaration) -> None:
     _unique("tunable", [tunable.name for tunable in declaration.tunables])
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
+    _unique("counter", [counter.name for counter in declaration.counters])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
+    for counter in declaration.counters:
+        if re.compile(counter.match).groups != 1:
+            raise ValueError(f"counter '{counter.name}': its match needs one group")
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+        for name in scenario.counters:
+            if name not in declaration.counters_by_name:
+                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
     for probe in declaration.probes:
         _check_probe(declaration, probe)
 
@@ -227,19 +267,18 @@ def _check_tunable(tunable: Tunable) -> None:
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:
-    named = [*probe.scenarios, *([probe.poll.scenario] if probe.poll else [])]
+    named = [*probe.scenarios, *(poll.scenario for poll in probe.polls)]
     for scenario_id in named:
         scenario = declaration.scenarios_by_id.get(scenario_id)
         if scenario is None or scenario.event is None:
             raise ValueError(f"probe '{probe.name}' names '{scenario_id}', not a scenario with an event")
-    polls = [hook for hook in probe.ladder if hook.kind == "poll"]
-    if bool(polls) != (probe.poll is not None):
+    if any(hook.kind == "poll" for hook in probe.ladder) != bool(probe.polls):
         raise ValueError(f"probe '{probe.name}': a poll rung and a [probes.poll] table go together")
-    if probe.poll is not None:
-        re.compile(probe.poll.match)
-        fields = {field.name for field in declaration.scenarios_by_id[probe.poll.scenario].fields}
-        wanted = {probe.poll.value_event_field, probe.poll.limit_event_field}
-        if not wanted <= fields or probe.poll.limit not in declaration.tunables_by_name:
+    for poll in probe.polls:
+        re.compile(poll.match)
+        fields = {field.name for field in declaration.scenarios_by_id[poll.scenario].fields}
+        wanted = {poll.value_event_field, poll.limit_event_field}
+        if not wanted <= fields or poll.limit not in declaration.tunables_by_name:
             raise ValueError(f"probe '{probe.name}': its poll names an unknown field or tunable")
 
 
