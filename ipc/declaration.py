@@ -64,6 +64,8 @@ class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the kernel's documentation calls each field, for log lines; empty: not named."""
     writer: Writer = Writer.SYSCTL
     format: Format = Format.INTEGERS
+    mirror: bool = False
+    """Probes may read the current value, with TUNABLE(); for what they cannot find in kernel memory."""
 
     def bounds(self, side: str) -> list[str]:
         """The formulas of "floor" or "cap", one per field."""
@@ -195,6 +197,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return {scenario.id: scenario for scenario in self.scenarios}
 
     @cached_property
+    def mirrored(self) -> list[Tunable]:
+        """What probes read with TUNABLE()."""
+        return [tunable for tunable in self.tunables if tunable.mirror]
+
+    @cached_property
     def counters_by_name(self) -> dict[str, Counter]:
         return {counter.name: counter for counter in self.counters}
 
@@ -264,6 +271,8 @@ def _check_tunable(tunable: Tunable) -> None:
         raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
+    if tunable.mirror and (tunable.scope is Scope.NETNS or tunable.format is not Format.INTEGERS):
+        raise ValueError(f"{tunable.name} cannot be mirrored: only integers of scope global can")
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:

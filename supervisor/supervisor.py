@@ -33,6 +33,7 @@ from bpftune.supervisor.log_sinks import open_sink
 from bpftune.supervisor.logger import Logger, Priority
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.memory import Memory
+from bpftune.supervisor.mirror import Mirror
 from bpftune.supervisor.namespaces import Namespaces
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.notify import ServiceNotifier
@@ -156,7 +157,6 @@ class Supervisor:
         self._cleanup.callback(self._registry.close)
         self._ledger = Ledger(self._options.state_dir)
         self._cleanup.callback(self._ledger.close)
-        self._known = KnownValues()
         self._bpf = Bpf(
             cache_dir=self._options.state_dir / CACHE_DIR,
             shift=self._options.shift,
@@ -176,6 +176,7 @@ class Supervisor:
             new_pollers=self._new_pollers,
             warn=self._logger.warning,
         )
+        self._known = KnownValues(Mirror(self._bpf, self._roster).noted)
 
     def _open_tuning(self) -> None:
         """What decides, and what follows from it."""
@@ -307,6 +308,9 @@ class Supervisor:
         tuner = self._roster[name]
         if is_new:
             self._logger.notice(f"tuner '{name}' was added from {tuner.folder.path}", tuner=name)
+        if tuner.declaration.mirrored:
+            # Reading is enough: the mirror is told of every value that is seen.
+            self._decisions.view(tuner.declaration, GLOBAL)
         for override in self._overrides.of(name):
             self._reactions.silence(tuner, override)
         for cell in self._ledger.cells():

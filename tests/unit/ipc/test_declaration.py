@@ -72,6 +72,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('scope = "netns"', 'scope = "netns"\nmirror = true', "cannot be mirrored"),
         ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
@@ -139,3 +140,9 @@ def test_counters_are_checked(tmp_path: Path) -> None:
     other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
     with pytest.raises(DeclarationError, match="its match needs one group"):
         load(tmp_path, other, "other")
+
+
+def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
+    text = SMALL.replace('scope = "netns"', 'scope = "global"\nmirror = true', 1)
+
+    assert [tunable.name for tunable in load(tmp_path, text).mirrored] == ["net.core.somaxconn"]
