@@ -42,6 +42,7 @@ from bpftune.supervisor.overrides import Overrides
 from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
+from bpftune.supervisor.repeats import Repeats
 from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
@@ -227,10 +228,11 @@ class Supervisor:
             debug=self._logger.debug,
         )
         self._cleanup.callback(self._namespaces.close)
+        self._counters = Counters(registry=self._registry)
         self._host = TunerHost(
             roster=self._roster,
             decisions=self._decisions,
-            counters=Counters(registry=self._registry),
+            counters=self._counters,
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,
@@ -244,6 +246,7 @@ class Supervisor:
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
+            repeats=Repeats(loop=self._loop, counters=self._counters),
             new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )

@@ -140,6 +140,17 @@ def test_counters_are_checked(tmp_path: Path) -> None:
     other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
     with pytest.raises(DeclarationError, match="its match needs one group"):
         load(tmp_path, other, "other")
+    neither = SMALL.replace("small", "neither") + COUNTER.replace("match", "# match")
+    with pytest.raises(DeclarationError, match="either a match or a column"):
+        load(tmp_path, neither, "neither")
+
+
+def test_an_event_is_repeated_for_counters_of_its_own_only(tmp_path: Path) -> None:
+    named = SMALL.replace("event =", 'counters = ["lost"]\nrepeat_while_rising = ["lost"]\nevent =') + COUNTER
+    assert load(tmp_path, named).scenarios[0].repeat_while_rising == ["lost"]
+    other = named.replace("small", "other").replace('counters = ["lost"]\n', "")
+    with pytest.raises(DeclarationError, match="not one of its own"):
+        load(tmp_path, other, "other")
 
 
 def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
