@@ -65,12 +65,7 @@ class TunerBpf:
     def polls(self) -> list[Poll]:
         """What has to be polled while the tuner is attached."""
         standing = self._footings.values() if self._attached else ()
-        return [
-            poll
-            for footing in standing
-            if footing.hook is not None and footing.hook.kind == "poll"
-            for poll in footing.probe.polls
-        ]
+        return [footing.poll for footing in standing if footing.poll is not None]
 
     def attach_all(self) -> None:
         """Climb every ladder, iterators last: they finish what the other probes begin."""

@@ -119,6 +119,8 @@ class HookStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The rung in use; None: none was accepted."""
     refused: dict[str, str]
     """Better rungs and why the kernel refused them."""
+    unused: str = ""
+    """Why the probe would be of no use on this kernel; no rung is tried then."""
 
 
 class ScenarioCounters(msgspec.Struct, frozen=True, kw_only=True):

@@ -237,6 +237,7 @@ class Supervisor:
             announcer=self._announcer,
             logger=self._logger,
             namespace_missing=self._namespaces.suspect,
+            state_changed=self._tell_service_manager,
             all_failed=self._give_up,
         )
 
@@ -296,6 +297,9 @@ class Supervisor:
         if self._stopping:
             return
         self._follow(self._folders.scan())
+        self._tell_service_manager()
+
+    def _tell_service_manager(self) -> None:
         self._notifier.status(status_line(self._parts))
 
     def _follow(self, scan: Scan) -> None:

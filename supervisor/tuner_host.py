@@ -30,6 +30,7 @@ class TunerHost:
         announcer: Announcer,
         logger: Logger,
         namespace_missing: Callable[[], None],
+        state_changed: Callable[[], None],
         all_failed: Callable[[], None],
     ) -> None:
         self._roster = roster
@@ -39,6 +40,7 @@ class TunerHost:
         self._announcer = announcer
         self._logger = logger
         self._namespace_missing = namespace_missing
+        self._state_changed = state_changed
         self._all_failed = all_failed
 
     def view(self, tuner: str, netns_cookie: int) -> View | None:
@@ -70,16 +72,20 @@ class TunerHost:
     def state_changed(self, tuner: str) -> None:
         if tuner not in self._roster:
             return
+        self._state_changed()
         entry = self._roster[tuner]
         if entry.state is TunerState.FAILED:
-            self._logger.log(
-                Priority.ERROR,
-                f"tuner '{tuner}' failed: {entry.why}; 'bpftune-ctl restart {tuner}' tries again",
-                tuner=tuner,
-                message_id=MessageId.WORKER_FAILED,
-            )
+            self._announce_failure(entry)
             if all(one.state is TunerState.FAILED for one in self._roster):
                 self._all_failed()
+
+    def _announce_failure(self, tuner: Tuner) -> None:
+        self._logger.log(
+            Priority.ERROR,
+            f"tuner '{tuner.name}' failed: {tuner.why}; 'bpftune-ctl restart {tuner.name}' tries again",
+            tuner=tuner.name,
+            message_id=MessageId.WORKER_FAILED,
+        )
 
     def _note(self, tuner: Tuner, note: Note) -> None:
         declaration = tuner.declaration

@@ -34,6 +34,7 @@ from bpftune.ipc.messages import (
     Summarize,
     Table,
     ToSupervisor,
+    Unusable,
     View,
 )
 from bpftune.ipc.record import unpack_header
@@ -42,6 +43,7 @@ from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.mailbox import Entry, Mailbox
 from bpftune.supervisor.quarantine import Quarantine
 from bpftune.supervisor.rate_limit import RateLimit
+from bpftune.supervisor.wording import format_where
 from bpftune.supervisor.worker_lifecycle import WorkerLifecycle
 from bpftune.supervisor.worker_memory import WorkerMemory
 
@@ -212,6 +214,8 @@ class Worker:
                     self._take_ready(message)
                 case Report():
                     self._take_report(message)
+                case Unusable():
+                    self._life.give_up(message.why)
         except ProtocolError as error:
             self._life.kill(str(error))
 
@@ -306,7 +310,7 @@ class Worker:
         if poison is not None:
             self._lost += 1
             self.log(
-                f"event of scenario '{poison.scenario_id}' in namespace {poison.netns.cookie} ended two"
+                f"event of scenario '{poison.scenario_id}' {format_where(poison.netns)} ended two"
                 f" workers and is skipped: {poison.record.hex()}",
                 syslog.LOG_ERR,
             )

@@ -17,7 +17,7 @@ from bpftune.ipc.messages import Number, Outcome, Status, TunableView, Value
 from bpftune.tuners import evidence
 from bpftune.tuners.base import Decision, Situation
 from bpftune.tuners.evidence import Evidence, Verdict
-from bpftune.tuners.steps import shrink
+from bpftune.tuners.steps import grow, shrink
 
 ENOUGH_FAILURES = 1000
 """What a verdict is based on: chance moves such a count by 3 %, which is less than the gain that counts.
@@ -42,6 +42,10 @@ class Shortage(msgspec.Struct):
     tally: Tally = msgspec.field(default_factory=Tally)
     previous: Value = ()
     """The value before the newest growth; empty when that was undone or has decayed."""
+    undone: Value = ()
+    """The value that the newest change gave up for the one before it: to go there again is to swing."""
+    swung: bool = False
+    """It was wanted again, and refused."""
     observed: Value = ()
     """The largest value that --dry-run kept from being written."""
     at_cap: bool = False
@@ -79,6 +83,10 @@ class Turn:
         return not self.is_grown and not self.state.evidence.frozen
 
     @property
+    def is_at_cap(self) -> bool:
+        return all(now >= cap for now, cap in zip(self.view.current, self.view.cap, strict=True))
+
+    @property
     def idle_ns(self) -> int:
         """State may have been lost with a grown limit left behind: then the idle period begins now."""
         if self.state.evidence.near_ns == 0:
@@ -108,7 +116,8 @@ def note_need(turn: Turn) -> None:
 
 
 def weigh(turn: Turn, *, successes: int, failures: int, start_ns: int) -> bool:
-    """Take in what was counted since `start_ns`. True when growth ends here, for two steps did not pay.
+    """Take in what was counted since `start_ns`. True when growth ends here, for two steps did not pay,
+    or the one to the cap did not.
 
     What began under an older value is ignored.
     """
@@ -120,10 +129,13 @@ def weigh(turn: Turn, *, successes: int, failures: int, start_ns: int) -> bool:
     tally.failures += failures
     if not _is_enough(turn):
         return False
-    seen.level = tally.successes / max(1, tally.failures)
+    # One more, so that nothing at all before and after is no gain instead of no number.
+    seen.level = (tally.successes + 1) / max(1, tally.failures)
     seen.windows = evidence.PATIENCE
     turn.state.tally = Tally()
-    if evidence.judge(seen) is not Verdict.UNPAID or not evidence.has_stopped_paying(seen):
+    if evidence.judge(seen) is not Verdict.UNPAID:
+        return False
+    if not evidence.has_stopped_paying(seen) and not turn.is_at_cap:
         return False
     turn.note(turn.limit.unpaid, _unpaid_text(turn))
     lower(turn, turn.state.previous or turn.view.current, turn.limit.unpaid)
@@ -144,6 +156,8 @@ def grow_to(turn: Turn, wanted: Value, numbers: Mapping[str, Number]) -> None:
     new = tuple(max(now, min(want, cap)) for now, want, cap in caps)
     if new == current:
         _note_cap(turn, wanted)
+    elif new == state.undone:
+        _stop_swinging(turn, numbers)
     elif _exceeds(new, state.observed):
         turn.propose(new, turn.limit.short, numbers)
 
@@ -158,12 +172,13 @@ def lower(turn: Turn, wanted: Value, scenario: str) -> None:
 
 def settle(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
     """A proposal for this tunable was decided on."""
-    if outcome.status in (Status.REFUSED, Status.FAILED):
-        state.paused_until_ns = now_ns + REFUSED_PAUSE_NS
-    elif outcome.status is Status.OBSERVED and _exceeds(outcome.proposal.new, state.observed):
-        state.observed = outcome.proposal.new
-    elif outcome.status is Status.APPLIED:
+    is_growth = outcome.proposal.scenario == limit.short
+    if outcome.status is Status.APPLIED:
         _applied(limit, outcome, now_ns, state)
+    elif outcome.status is Status.OBSERVED and is_growth:
+        state.observed = outcome.proposal.new
+    elif not (outcome.status is Status.STALE and is_growth):
+        state.paused_until_ns = now_ns + REFUSED_PAUSE_NS
 
 
 def expire(turn: Turn) -> None:
@@ -182,13 +197,14 @@ def wake_ns(turn: Turn) -> int | None:
 
 
 def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
-    state.tally = Tally()
+    old, new = outcome.proposal.expected, outcome.proposal.new
+    state.tally, state.swung = Tally(), False
     if outcome.proposal.scenario == limit.short:
-        state.previous = outcome.proposal.expected
-        evidence.record_growth(state.evidence, previous=state.previous[0], now_ns=now_ns)
+        state.previous, state.undone = old, ()
+        evidence.record_growth(state.evidence, previous=old[0], now_ns=now_ns)
         return
     state.at_cap = False
-    state.previous = ()
+    state.previous, state.undone = (), old if new == state.previous else ()
     record = evidence.record_decay if outcome.proposal.scenario == limit.idle else evidence.record_shrink
     record(state.evidence, now_ns=now_ns)
 
@@ -202,6 +218,22 @@ def _is_enough(turn: Turn) -> bool:
 
 def _exceeds(new: Value, old: Value) -> bool:
     return not old or any(one > other for one, other in zip(new, old, strict=True))
+
+
+def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
+    """The first time growth ends until nothing binds any more; after that it goes a step further than
+    what was given up."""
+    state = turn.state
+    if not state.swung:
+        state.swung = True
+        text = f"it would go back to {_words(state.undone)}, which was just given up: no growth for now"
+        turn.note(turn.limit.short, text)
+        evidence.freeze(state.evidence)
+        return
+    further = zip(state.undone, turn.view.cap, strict=True)
+    new = tuple(max(was, min(grow(was, turn.situation.shift), cap)) for was, cap in further)
+    if new != state.undone and _exceeds(new, state.observed):
+        turn.propose(new, turn.limit.short, numbers)
 
 
 def _note_cap(turn: Turn, wanted: Value) -> None:
@@ -222,10 +254,12 @@ def _history(turn: Turn) -> dict[str, Number]:
 
 
 def _unpaid_text(turn: Turn) -> str:
-    first, second = (f"{100 * value:+.1f} %" for value in turn.state.evidence.unpaid[-2:])
+    gains = turn.state.evidence.unpaid[-evidence.MAX_UNPAID :]
+    steps = "the last two steps" if len(gains) > 1 else "the step to the cap"
     return (
-        f"growth stops: the last two steps changed the {turn.limit.metric} by {first} and {second},"
-        f" less than the {100 * evidence.MIN_GAIN:.0f} % each has to bring; the last one is taken back"
+        f"growth stops: {steps} changed the {turn.limit.metric} by"
+        f" {' and '.join(f'{100 * gain:+.1f} %' for gain in gains)}, less than the"
+        f" {100 * evidence.MIN_GAIN:.0f} % that a step has to bring; the last one is taken back"
     )
 
 

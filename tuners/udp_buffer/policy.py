@@ -4,7 +4,8 @@
 A socket keeps the buffer it was made with, so only sockets made after a growth can say what the growth
 bought: those whose buffer is larger than the value before it. Older ones go on losing datagrams, which
 keeps the growth from counting as idle, and no more than that. All three tunables are global, but loads
-differ: the evidence for a growth comes from the namespace that the growth was for.
+differ: one namespace at a time is the witness, growth is for it and judged by it, and one whose readers
+no growth helps is not listened to any more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from bpftune.ipc.messages import Number, Outcome
 from bpftune.ipc.record import Event
 from bpftune.tuners.base import Decision, Policy, Situation
-from bpftune.tuners.evidence import Verdict
+from bpftune.tuners.evidence import IDLE_NS, thaw
 from bpftune.tuners.shortage import (
     Limit,
     Shortage,
@@ -35,7 +36,10 @@ from bpftune.tuners.steps import grow, nearly_full
 METRIC = "datagrams received per datagram lost"
 
 HANDOVER_NS = 10_000_000_000
-"""After that long without a word from it, another namespace may be the one that evidence comes from."""
+"""After that long without a word from the witness another namespace may take its place."""
+
+
+MOST_HOPELESS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,8 @@ class Account(msgspec.Struct):
     """Cookie of the namespace whose sockets are the evidence."""
     witness_ns: int = 0
     """When it was last heard."""
+    hopeless: dict[int, int] = {}
+    """Namespaces that growth did not help, and until when they are to be quiet to be heard again."""
     told_ns: int = -1
     """The growth about which it was said that older sockets do not profit."""
 
@@ -127,9 +133,7 @@ def _accounts(state: UdpBufferState) -> tuple[tuple[Limit, Account], ...]:
 
 
 def _with_wake(decision: Decision, situation: Situation, state: UdpBufferState) -> Decision:
-    turns = [
-        take_turn(limit, situation, account.shortage, decision) for limit, account in _accounts(state)
-    ]
+    turns = [take_turn(limit, situation, account.shortage, decision) for limit, account in _accounts(state)]
     due = [wake_ns(turn) for turn in turns if turn is not None]
     decision.wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
     return decision
@@ -140,10 +144,12 @@ def _buffer_full(kind: Kind, event: Event, turn: Turn, account: Account) -> None
     made_with = event["sk_rcvbuf"] // kind.bytes_per_unit
     if made_with > current or not nearly_full(made_with, current, turn.situation.shift):
         return  # a size of the application's own, or of another time: this limit does not bind
+    if _is_hopeless(event, turn, account):
+        return
     note_need(turn)
     if made_with <= _outgrown(turn):
         _tell_of_older_sockets(turn, account)
-    elif _testifies(event, turn, account) and not _weigh(event, turn):
+    elif _testifies(event, turn, account) and not _weigh(event, turn, account):
         need = (event["sk_rcvbuf"] + event["burst_bytes"]) // kind.bytes_per_unit
         wanted = max(need, grow(current, turn.situation.shift))
         grow_to(turn, (wanted,), _numbers(event, need=need))
@@ -151,8 +157,10 @@ def _buffer_full(kind: Kind, event: Event, turn: Turn, account: Account) -> None
 
 def _memory_full(event: Event, turn: Turn, account: Account) -> None:
     """Sockets take part in the memory that there is now: old or new makes no difference."""
+    if _is_hopeless(event, turn, account):
+        return
     note_need(turn)
-    if _testifies(event, turn, account) and not _weigh(event, turn):
+    if _testifies(event, turn, account) and not _weigh(event, turn, account):
         wanted = tuple(grow(pages, turn.situation.shift) for pages in turn.view.current)
         grow_to(turn, wanted, _numbers(event))
 
@@ -163,12 +171,21 @@ def _outgrown(turn: Turn) -> int:
     return previous[0] if previous and previous[0] < turn.view.current[0] else 0
 
 
+def _is_hopeless(event: Event, turn: Turn, account: Account) -> bool:
+    """Whether growth was tried for the event's namespace in vain, and it has not been quiet since."""
+    now_ns = turn.situation.now_ns
+    if now_ns >= account.hopeless.get(event.netns_cookie, now_ns):
+        account.hopeless.pop(event.netns_cookie, None)
+        return False
+    account.hopeless[event.netns_cookie] = now_ns + IDLE_NS
+    return True
+
+
 def _testifies(event: Event, turn: Turn, account: Account) -> bool:
-    """Whether the event's namespace is the one to listen to; it becomes that if no other is being judged."""
+    """Whether the event's namespace is the one to listen to; it becomes that when the last one is quiet."""
     now_ns = turn.situation.now_ns
     if event.netns_cookie != account.witness:
-        judging = turn.state.evidence.verdict is Verdict.OPEN
-        if judging and now_ns - account.witness_ns < HANDOVER_NS:
+        if account.witness and now_ns - account.witness_ns < HANDOVER_NS:
             return False
         account.witness = event.netns_cookie
         turn.state.tally = Tally()
@@ -178,13 +195,17 @@ def _testifies(event: Event, turn: Turn, account: Account) -> bool:
     return True
 
 
-def _weigh(event: Event, turn: Turn) -> bool:
-    return weigh(
-        turn,
-        successes=event["received"],
-        failures=event["drops"],
-        start_ns=event.time_ns - event["interval_ns"],
-    )
+def _weigh(event: Event, turn: Turn, account: Account) -> bool:
+    """True when growth ends for this namespace; for others it may go on."""
+    start_ns = event.time_ns - event["interval_ns"]
+    if not weigh(turn, successes=event["received"], failures=event["drops"], start_ns=start_ns):
+        return False
+    thaw(turn.state.evidence)
+    account.witness = 0
+    account.hopeless[event.netns_cookie] = turn.situation.now_ns + IDLE_NS
+    if len(account.hopeless) > MOST_HOPELESS:
+        del account.hopeless[next(iter(account.hopeless))]
+    return True
 
 
 def _tell_of_older_sockets(turn: Turn, account: Account) -> None:

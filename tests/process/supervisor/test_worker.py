@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -125,7 +126,11 @@ def test_a_worker_hung_before_it_is_ready_is_replaced(rig: Rig) -> None:
 
 
 def test_a_crash_loop_ends_in_failed_until_restarted(rig: Rig) -> None:
-    worker = rig.worker("broken", "raise RuntimeError('broken from the start')")
+    broken = """
+    def on_timer(self, situation, state):
+        raise RuntimeError("broken from the start")
+    """
+    worker = rig.worker("broken", broken)
     rig.until(lambda: worker.state is TunerState.FAILED, "it failed", timeout_s=20)
     assert worker.restarts == 5
     assert "exit code 1" in worker.why
@@ -135,6 +140,14 @@ def test_a_crash_loop_ends_in_failed_until_restarted(rig: Rig) -> None:
     worker.restart()
     assert worker.state is TunerState.RESTARTING
     rig.until(lambda: worker.pid, "a new process")
+
+
+def test_a_policy_that_cannot_be_loaded_fails_at_once_and_says_where(rig: Rig) -> None:
+    worker = rig.worker("unusable", "raise RuntimeError('no good')")
+    rig.until(lambda: worker.state is TunerState.FAILED, "it failed")
+    assert re.search(r"unusable: policy.py, line \d+: RuntimeError: no good$", worker.why)
+    assert worker.restarts == 0
+    assert not rig.desk.logged("worker (pid")
 
 
 def test_a_restart_on_request_keeps_state_and_is_no_crash(rig: Rig) -> None:

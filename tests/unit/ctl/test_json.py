@@ -14,7 +14,7 @@ from bpftune.ipc.control import Failure, LogEvent, Reply
 from tests.unit.ctl import recorded
 
 NETNS = {"cookie", "inum", "name", "initial"}
-HOOK = {"probe", "scenarios", "hook", "refused"}
+HOOK = {"probe", "scenarios", "hook", "refused", "unused"}
 CHANGE = {
     "id", "time_s", "tuner", "tunable", "netns", "old", "new", "scenario", "reason", "evidence", "outcome",
 }  # fmt: skip

@@ -107,26 +107,6 @@ def test_a_rung_may_name_its_body() -> None:
     assert str(hook) == "kprobe:inet_frag_find"
 
 
-POLL = """
-[[probes.poll]]
-file = "/proc/net/one"
-match = '(\\d+)'
-limit = "net.core.somaxconn"
-value_event_field = "value"
-limit_event_field = "limits"
-scenario = "near_limit"
-"""
-
-
-def test_a_probe_may_have_several_polls(tmp_path: Path) -> None:
-    hooks = '"tp_btf:some_event", "poll"'
-    text = SMALL.replace('"tp_btf:some_event", "kprobe:some_function(1,0)"', hooks)
-
-    probe = load(tmp_path, text + POLL + POLL.replace("one", "two")).probes[0]
-
-    assert [poll.file for poll in probe.polls] == ["/proc/net/one", "/proc/net/two"]
-
-
 COUNTER = """
 [[counters]]
 name = "lost"
@@ -157,3 +137,48 @@ def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
     text = SMALL.replace('scope = "netns"', 'scope = "global"\nmirror = true', 1)
 
     assert [tunable.name for tunable in load(tmp_path, text).mirrored] == ["net.core.somaxconn"]
+
+
+POLLED = (
+    SMALL.replace('"tp_btf:some_event"', '"tp_btf:some_event", "poll"')
+    + """
+[probes.poll]
+file = "/proc/net/softnet_stat"
+match = "^([0-9a-f]+)"
+rise = 2
+value_event_field = "value"
+scenario = "near_limit"
+follows = "near_limit"
+"""
+)
+
+
+def test_a_poll_that_watches_a_rise(tmp_path: Path) -> None:
+    poll = load(tmp_path, POLLED).probes[0].poll
+    assert poll is not None
+    assert (poll.rise, poll.limit, poll.follows) == (2, "", "near_limit")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("rise = 2", "", "either a limit or a rise"),
+        ("rise = 2", 'rise = 2\nlimit = "net.core.somaxconn"', "either a limit or a rise"),
+        ("rise = 2", 'limit = "net.core.other"', "unknown tunable"),
+        ('"value"', '"colour"', "unknown field"),
+        ('follows = "near_limit"', 'follows = "far_limit"', "far_limit"),
+        ("([0-9a-f]+)", "([0-9a-f]+", "unterminated"),
+    ],
+)
+def test_a_wrong_poll_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    with pytest.raises(DeclarationError, match=cause):
+        load(tmp_path, POLLED.replace(old, new, 1))
+
+
+def test_a_tuner_may_say_when_it_is_of_no_use(tmp_path: Path) -> None:
+    rule = '[[inactive_when]]\ntunable = "net.core.somaxconn"\nat_least = 9\nwhy = "w"\n'
+    (read,) = load(tmp_path, SMALL + rule).inactive_when
+    assert (read.tunable, read.field, read.at_least) == ("net.core.somaxconn", 0, 9)
+    for wrong in (rule.replace("somaxconn", "other"), rule + "field = 1\n"):
+        with pytest.raises(DeclarationError, match="inactive_when"):
+            load(tmp_path, SMALL + wrong, name=f"small{len(wrong)}")

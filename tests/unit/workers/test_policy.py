@@ -27,7 +27,7 @@ class Mine(Policy[State]):
 
 
 def load(folder: Path, text: str) -> object:
-    (folder / "policy.py").write_text(text)
+    (folder / "policy.py").write_text(text, errors="surrogateescape")
     return load_policy(read_source(folder))
 
 
@@ -53,6 +53,10 @@ def test_a_traceback_quotes_the_source_though_the_file_is_gone(tmp_path: Path) -
         (ONE + "\nclass Other(Mine):\n    pass\n", "defines 2 subclasses"),
         (ONE.replace("    State = State\n", ""), "not a msgspec.Struct"),
         (ONE.replace("count: int = 0", "count: int"), "needs defaults"),
+        (ONE + "\ndef (:\n", r"policy\.py, line 14: SyntaxError: "),
+        ("import msgspec\nimport no_such_module\n", r"policy\.py, line 2: ModuleNotFoundError: "),
+        ("def fail():\n    raise SystemExit(3)\nfail()\n", r"policy\.py, line 2: SystemExit: 3"),
+        ("x = '\udcff'", r"policy\.py, line \d+: SyntaxError: "),
     ],
 )
 def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> None:

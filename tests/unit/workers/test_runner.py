@@ -125,10 +125,10 @@ def deliver(seq: int, scenario: int, *, cookie: int = 7, used: int = 1, send_vie
 class Running:
     """A runner and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, declaration: Declaration = DECLARATION) -> None:
         self.lines: list[str] = []
         self.now_ns = 1
-        self.runner = PolicyRunner(DECLARATION, Recorder(), pid=42, log=self.lines.append)
+        self.runner = PolicyRunner(declaration, Recorder(), pid=42, log=self.lines.append)
 
     def say(self, message: Any) -> list[ToSupervisor]:
         return self.runner.handle(message, self.now_ns)
@@ -228,6 +228,16 @@ def test_a_restart_restores_records_and_wakes_every_known_namespace() -> None:
     assert isinstance(answer, Answer)
     assert calls(answer, 7) == ["before", "timer 7"]
     assert calls(running.answer(deliver(1, FULL, cookie=8)), 8) == ["before", "event net.size 10"]
+
+
+@pytest.mark.parametrize(("scenario", "cookie"), [(0, 7), (1, GLOBAL)], ids=["netns", "global"])
+def test_only_records_that_the_scenarios_lead_to_are_woken_at_the_start(scenario: int, cookie: int) -> None:
+    one_scope = msgspec.structs.replace(DECLARATION, scenarios=[DECLARATION.scenarios[scenario]])
+    running = Running(one_scope)
+    _ready, *answers = running.say(start(views=[view(GLOBAL, 1000), view(7, 10)]))
+    (answer,) = answers
+    assert isinstance(answer, Answer)
+    assert [saved.netns_cookie for saved in answer.saved] == [cookie]
 
 
 def test_the_summary_comes_from_all_records(running: Running) -> None:
