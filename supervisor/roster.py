@@ -95,6 +95,7 @@ class Roster:
         new_worker: WorkerFactory,
         new_pollers: PollerFactory,
         warn: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
         self._load = load
@@ -102,6 +103,7 @@ class Roster:
         self._new_worker = new_worker
         self._new_pollers = new_pollers
         self._warn = warn
+        self._notice = notice
         self._tuners: dict[str, Tuner] = {}
         self._by_id: dict[int, Tuner] = {}
         self.refused: list[str] = []
@@ -194,4 +196,4 @@ class Roster:
             tuner.worker = self._new_worker(folder)
             tuner.worker.start()
         else:
-            self._warn(f"tuner '{tuner.name}' is inactive: {tuner.why}")
+            self._notice(f"tuner '{tuner.name}' is inactive: {tuner.why}")

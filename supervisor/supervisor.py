@@ -176,6 +176,7 @@ class Supervisor:
             new_worker=self._new_worker,
             new_pollers=self._new_pollers,
             warn=self._logger.warning,
+            notice=self._logger.notice,
         )
         self._known = KnownValues(Mirror(self._bpf, self._roster).noted)
 
