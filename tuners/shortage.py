@@ -23,6 +23,8 @@ ENOUGH_FAILURES = 1000
 """What a verdict is based on: chance moves such a count by 3 %, which is less than the gain that counts.
 A growth that prevents nearly all failures is judged by those that would have happened without it."""
 ENOUGH_NS = 1_000_000_000
+ROUGH_FAILURES = 100
+"""What a first growth, which does not wait for a verdict, is compared with."""
 
 REFUSED_PAUSE_NS = 60_000_000_000
 
@@ -129,8 +131,7 @@ def weigh(turn: Turn, *, successes: int, failures: int, start_ns: int) -> bool:
     tally.failures += failures
     if not _is_enough(turn):
         return False
-    # One more, so that nothing at all before and after is no gain instead of no number.
-    seen.level = (tally.successes + 1) / max(1, tally.failures)
+    seen.level = _level(tally)
     seen.windows = evidence.PATIENCE
     turn.state.tally = Tally()
     if evidence.judge(seen) is not Verdict.UNPAID:
@@ -198,15 +199,22 @@ def wake_ns(turn: Turn) -> int | None:
 
 def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
     old, new = outcome.proposal.expected, outcome.proposal.new
-    state.tally, state.swung = Tally(), False
+    tally, state.tally, state.swung = state.tally, Tally(), False
     if outcome.proposal.scenario == limit.short:
         state.previous, state.undone = old, ()
+        if state.evidence.level == 0 and tally.failures >= ROUGH_FAILURES:
+            state.evidence.level = _level(tally)
         evidence.record_growth(state.evidence, previous=old[0], now_ns=now_ns)
         return
     state.at_cap = False
     state.previous, state.undone = (), old if new == state.previous else ()
     record = evidence.record_decay if outcome.proposal.scenario == limit.idle else evidence.record_shrink
     record(state.evidence, now_ns=now_ns)
+
+
+def _level(tally: Tally) -> float:
+    """Successes per failure; one more, so that none before and none after is no gain and not no number."""
+    return (tally.successes + 1) / max(1, tally.failures)
 
 
 def _is_enough(turn: Turn) -> bool:

@@ -29,6 +29,8 @@ from tests.waiting import SCALE, wait_for
 SCRIPTS = Path(sys.executable).parent
 BPFTUNE = str(SCRIPTS / "bpftune")
 BPFTUNE_CTL = str(SCRIPTS / "bpftune-ctl")
+SETTLED = ("active", "inactive")
+"""A tuner is inactive where the kernel has nothing for it to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,21 @@ class Daemon:
             stdin=subprocess.DEVNULL,
         )
 
+    def tuners(self) -> dict[str, Any]:
+        """By name, their entries in `bpftune-ctl status --json`."""
+        return {tuner["name"]: tuner for tuner in self.ctl("status")["tuners"]}
+
     def tuner(self, name: str) -> Any:
-        """One tuner's entry in `bpftune-ctl status --json`."""
-        return next(tuner for tuner in self.ctl("status")["tuners"] if tuner["name"] == name)
+        return self.tuners()[name]
+
+    def wait_active(self) -> dict[str, Any]:
+        """Wait until every tuner that can work here has a worker that is ready; these tuners."""
+
+        def waiting() -> list[str]:
+            return [name for name, tuner in self.tuners().items() if tuner["state"] not in SETTLED]
+
+        wait_for(lambda: not waiting(), 5, "all tuners are active")
+        return {name: tuner for name, tuner in self.tuners().items() if tuner["state"] == "active"}
 
     def family(self) -> set[psutil.Process]:
         """Supervisor, fork server, workers, compiler: all that was seen alive at any call of this."""

@@ -48,8 +48,8 @@ static __always_inline void tell(struct fqdir *fqdir)
 }
 
 /*
- * A fragment looks for its datagram. The kernel is about to drop it if the memory is above the limit,
- * whether the datagram is there already or not.
+ * A fragment looks for its datagram. The kernel is about to drop it if the memory is above the
+ * limit, whether the datagram is there already or not.
  */
 PROBE(fill, struct fqdir *fqdir)
 {

@@ -140,14 +140,15 @@ def _with_wake(decision: Decision, situation: Situation, state: UdpBufferState) 
 
 
 def _buffer_full(kind: Kind, event: Event, turn: Turn, account: Account) -> None:
-    current = turn.view.current[0]
+    current, outgrown = turn.view.current[0], _outgrown(turn)
     made_with = event["sk_rcvbuf"] // kind.bytes_per_unit
-    if made_with > current or not nearly_full(made_with, current, turn.situation.shift):
-        return  # a size of the application's own, or of another time: this limit does not bind
+    binding = outgrown if made_with <= outgrown else current
+    if made_with > binding or not nearly_full(made_with, binding, turn.situation.shift):
+        return  # a size of the application's own, or of another time: the limit did not bind
     if _is_hopeless(event, turn, account):
         return
     note_need(turn)
-    if made_with <= _outgrown(turn):
+    if made_with <= outgrown:
         _tell_of_older_sockets(turn, account)
     elif _testifies(event, turn, account) and not _weigh(event, turn, account):
         need = (event["sk_rcvbuf"] + event["burst_bytes"]) // kind.bytes_per_unit

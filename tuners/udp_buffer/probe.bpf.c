@@ -81,8 +81,8 @@ static __always_inline struct watch *watch_socket(struct sock *sk)
 }
 
 /*
- * Nothing is said of a socket from which nothing was received since the last report: its application
- * does not read, and no buffer changes that.
+ * Nothing is said of a socket from which nothing was received since the last report: its
+ * application does not read, and no buffer changes that.
  */
 static __always_inline bool is_due(struct meter *meter, u64 now_ns)
 {
@@ -101,8 +101,9 @@ static __always_inline void restart(struct meter *meter, u64 now_ns, u32 drops, 
 }
 
 /*
- * A datagram was lost because the socket's buffer is full. Runs for the socket on any number of CPUs
- * at once. Events of sockets with a size of their own and of those without have the same fields.
+ * A datagram was lost because the socket's buffer is full. Runs for the socket on any number of
+ * CPUs at once. Events of sockets with a size of their own and of those without have the same
+ * fields.
  */
 static __always_inline int lose(struct sock *sk, u32 truesize)
 {
