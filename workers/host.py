@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 import zmq
 
@@ -21,6 +20,7 @@ from bpftune.ipc.errors import DeclarationError
 from bpftune.ipc.messages import Stop, Unusable
 from bpftune.ipc.spawning import Spawn
 from bpftune.workers import confinement, syscalls
+from bpftune.workers.compiling import compile_apart
 from bpftune.workers.policy import load_policy, read_source
 from bpftune.workers.runner import PolicyRunner
 
@@ -46,13 +46,14 @@ def run_worker(spawn: Spawn, *, stdout: int, stderr: int, parent_pid: int) -> in
 
 def _host(spawn: Spawn, parent_pid: int) -> None:
     syscalls.name_process(spawn.declaration.name)
-    source = read_source(Path(spawn.folder))
+    source = read_source(spawn.folder)
     confinement.drop_privileges(spawn.uid, spawn.gid, parent_pid)
     confinement.limit_resources()
+    compiled = compile_apart(source)
     socket = _connect(spawn.endpoint)
     confinement.forbid_processes()
     try:
-        policy = load_policy(source)
+        policy = load_policy(source, compiled)
     except DeclarationError as error:
         socket.send(to_supervisor.encode(Unusable(why=str(error))))
     else:

@@ -2,25 +2,26 @@
 """Loads a policy: read while we may, executed when we may nothing.
 
 `read_source` runs with the fork server's rights, since a folder need not be readable for the
-worker's user; it executes nothing. `load_policy` runs the tuner's code and is called unprivileged.
+worker's user; it executes nothing, nor does `compile_policy`. `load_policy` runs the tuner's code
+and is called unprivileged.
 
-policy.py may be split: it is the package `policy` then, whose modules are the folder's other Python
-files (`from .memory import make_room`).
+policy.py may be split: it is the package `policy` then, and the folder's other Python files are its
+modules (`from .memory import make_room`).
 """
 
 from __future__ import annotations
 
 import linecache
+import marshal
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, cast
 
 import msgspec
 
@@ -29,45 +30,72 @@ from bpftune.ipc.errors import DeclarationError
 from bpftune.tuners.base import Policy
 
 _PACKAGE = "policy"
+_SUFFIX = ".py"
+
+Codes = dict[str, CodeType]
+"""What a folder's files compile to, by module name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    folder: Path
-    code: bytes
+    folder: str
+    text: bytes
     modules: Mapping[str, bytes] = field(default_factory=dict)
-    """The code of the folder's other Python files, by module name."""
+    """The folder's other Python files, by module name."""
 
     @property
-    def path(self) -> str:
-        return str(self.folder / POLICY_FILE)
+    def texts(self) -> dict[str, bytes]:
+        return {_PACKAGE: self.text, **self.modules}
+
+    def path(self, module: str = _PACKAGE) -> str:
+        return f"{self.folder}/{module}{_SUFFIX}"
+
+    def refused(self, cause: str) -> DeclarationError:
+        return DeclarationError(Path(self.folder), cause)
 
 
-def read_source(folder: Path) -> PolicySource:
+def read_source(folder: str) -> PolicySource:
     """Raises DeclarationError."""
+    names = [POLICY_FILE]
     try:
-        code = (folder / POLICY_FILE).read_bytes()
-        others = [
-            path for path in folder.glob("*.py") if path.stem.isidentifier() and path.name != POLICY_FILE
-        ]
-        modules = {path.stem: path.read_bytes() for path in others}
+        names += [name for name in os.listdir(folder) if _is_module(name)]
+        texts = {name.removesuffix(_SUFFIX): _read(f"{folder}/{name}") for name in names}
     except OSError as error:
-        file = Path(error.filename or POLICY_FILE).name
-        raise DeclarationError(folder, f"{file}: {error.strerror}") from error
-    return PolicySource(folder=folder, code=code, modules=modules)
+        file = os.path.basename(error.filename or folder)
+        raise DeclarationError(Path(folder), f"{file}: {error.strerror}") from error
+    return PolicySource(folder=folder, text=texts.pop(_PACKAGE), modules=texts)
 
 
-def load_policy(source: PolicySource) -> Policy[Any]:
-    """Execute policy.py and make its one Policy. Raises DeclarationError, whatever is wrong with it."""
+def compile_policy(source: PolicySource) -> Codes:
+    """Raises SyntaxError, or ValueError for text that is not even that."""
+    return {
+        module: compile(text, source.path(module), "exec", dont_inherit=True)
+        for module, text in source.texts.items()
+    }
+
+
+def load_policy(source: PolicySource, marshalled: bytes = b"") -> Policy[Any]:
+    """Execute policy.py and make its one Policy. Raises DeclarationError, whatever is wrong with it.
+
+    `marshalled` is what `compile_policy` made of it, when somebody has called that already.
+    """
     try:
-        module = _execute(source)
+        module = _execute(source, marshal.loads(marshalled) if marshalled else compile_policy(source))
         policy = _find(source, module)
         return policy()
     except DeclarationError:
         raise
     except (Exception, SystemExit) as error:
-        cause = f"{POLICY_FILE}, line {_line(source, error)}: {type(error).__name__}: {error}"
-        raise DeclarationError(source.folder, cause) from error
+        raise source.refused(f"{_place(source, error)}: {type(error).__name__}: {error}") from error
+
+
+def _is_module(name: str) -> bool:
+    return name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX).isidentifier() and name != POLICY_FILE
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _find(source: PolicySource, module: ModuleType) -> type[Policy[Any]]:
@@ -77,50 +105,51 @@ def _find(source: PolicySource, module: ModuleType) -> type[Policy[Any]]:
         if isinstance(value, type) and issubclass(value, Policy) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
-        raise DeclarationError(
-            source.folder, f"{POLICY_FILE} defines {len(classes)} subclasses of Policy, not one"
-        )
+        raise source.refused(f"{POLICY_FILE} defines {len(classes)} subclasses of Policy, not one")
     _check_state(source, classes[0])
     return classes[0]
 
 
-class _Modules(MetaPathFinder, Loader):
-    """Imports the folder's other files as modules of the package."""
+class _Modules:
+    """Finder and loader of the folder's other files as modules of the package. The base classes for
+    that would only cost their import."""
 
-    def __init__(self, source: PolicySource) -> None:
+    def __init__(self, source: PolicySource, codes: Codes) -> None:
         self._source = source
+        self._codes = codes
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, module = name.rpartition(".")
-        return (
-            spec_from_loader(name, self) if package == _PACKAGE and module in self._source.modules else None
-        )
+        return ModuleSpec(name, cast("Any", self)) if package == _PACKAGE and module in self._codes else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Import makes it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        name = module.__name__.rpartition(".")[2]
-        _run(module, self._source.modules[name], str(self._source.folder / f"{name}.py"))
+        self.run(module.__name__.rpartition(".")[2], module)
+
+    def run(self, name: str, module: ModuleType) -> None:
+        path, text = self._source.path(name), self._source.texts[name]
+        # Tracebacks quote the source, which the worker itself may be unable to read.
+        lines = text.decode(errors="replace").splitlines(keepends=True)
+        linecache.cache[path] = (len(text), None, lines, path)
+        module.__file__ = path
+        exec(self._codes[name], module.__dict__)
 
 
-def _execute(source: PolicySource) -> ModuleType:
+def _execute(source: PolicySource, codes: Codes) -> ModuleType:
     _forget_earlier()
-    sys.meta_path.append(_Modules(source))
-    module = ModuleType(_PACKAGE)
-    module.__package__ = _PACKAGE
-    module.__path__ = []
+    modules = _Modules(source, codes)
+    sys.meta_path.append(modules)
+    package = ModuleType(_PACKAGE)
+    package.__package__ = _PACKAGE
+    package.__path__ = []
     # msgspec resolves a record's annotations through sys.modules.
-    sys.modules[_PACKAGE] = module
-    _run(module, source.code, source.path)
-    return module
-
-
-def _run(module: ModuleType, code: bytes, path: str) -> None:
-    # Tracebacks quote the source, which the worker itself may be unable to read.
-    lines = code.decode(errors="replace").splitlines(keepends=True)
-    linecache.cache[path] = (len(code), None, lines, path)
-    module.__file__ = path
-    exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)
+    sys.modules[_PACKAGE] = package
+    modules.run(_PACKAGE, package)
+    return package
 
 
 def _forget_earlier() -> None:
@@ -130,19 +159,23 @@ def _forget_earlier() -> None:
         del sys.modules[name]
 
 
-def _line(source: PolicySource, error: BaseException) -> int:
-    """Where in policy.py it happened, or what called that."""
-    if isinstance(error, SyntaxError) and error.filename == source.path:
-        return error.lineno or 0
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == source.path), 0)
+def _place(source: PolicySource, error: BaseException) -> str:
+    """Where in the folder's files it happened, or what called that."""
+    files = {source.path(module) for module in source.texts}
+    path, line = source.path(), 0
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename in files:
+            path, line = frame.filename, frame.lineno or 0
+    if isinstance(error, SyntaxError) and error.filename in files:
+        path, line = error.filename, error.lineno or 0
+    return f"{os.path.basename(path)}, line {line}"
 
 
 def _check_state(source: PolicySource, policy: type[Policy[Any]]) -> None:
     state = getattr(policy, "State", None)
     if not (isinstance(state, type) and issubclass(state, msgspec.Struct)):
-        raise DeclarationError(source.folder, f"{policy.__name__}.State is not a msgspec.Struct")
+        raise source.refused(f"{policy.__name__}.State is not a msgspec.Struct")
     try:
         state()
     except TypeError as error:
-        raise DeclarationError(source.folder, f"{policy.__name__}.State needs defaults: {error}") from error
+        raise source.refused(f"{policy.__name__}.State needs defaults: {error}") from error

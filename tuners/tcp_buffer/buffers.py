@@ -10,7 +10,6 @@ queueing, which no buffer cures, so it does not count towards the need.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import replace
@@ -67,8 +66,7 @@ class Buffers(msgspec.Struct):
     send: Regulator = msgspec.field(default_factory=Regulator)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """One socket at one moment, whichever way its data goes."""
 
     rtt_us: int

@@ -8,7 +8,6 @@ the kernel's own counters, which go with the event. The kernel looks at the back
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -130,8 +129,7 @@ def _loans(situation: Situation, state: Handshakes) -> list[tuple[Terms, Loan]]:
     return [(COOKIES, state.cookies), *([(FLOODED, state.lowered)] if is_lowered else [])]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel counted in a namespace between two events."""
 
     since_ns: int

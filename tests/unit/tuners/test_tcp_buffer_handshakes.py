@@ -241,7 +241,9 @@ samples = st.tuples(
 
 @settings(deadline=None, max_examples=80)
 @given(
-    stream=st.lists(samples, min_size=1, max_size=40), backlog=st.integers(64, 5000), cookies=st.integers(0, 2)
+    stream=st.lists(samples, min_size=1, max_size=40),
+    backlog=st.integers(64, 5000),
+    cookies=st.integers(0, 2),
 )
 def test_any_stream_of_events_is_survived(
     make_kernel: MakeKernel,

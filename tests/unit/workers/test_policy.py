@@ -28,7 +28,7 @@ class Mine(Policy[State]):
 
 def load(folder: Path, text: str) -> object:
     (folder / "policy.py").write_text(text, errors="surrogateescape")
-    return load_policy(read_source(folder))
+    return load_policy(read_source(str(folder)))
 
 
 def test_the_one_policy_is_made(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_one_policy_is_made(tmp_path: Path) -> None:
 
 def test_a_traceback_quotes_the_source_though_the_file_is_gone(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_text(ONE)
-    source = read_source(tmp_path)
+    source = read_source(str(tmp_path))
     (tmp_path / "policy.py").unlink()
     policy = load_policy(source)
     with pytest.raises(ValueError, match="here") as caught:
@@ -66,7 +66,7 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> 
 
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"policy\.py"):
-        read_source(tmp_path)
+        read_source(str(tmp_path))
 
 
 SPLIT = "from .steps import step\n" + ONE.replace('raise ValueError("here")', "return step()")
@@ -93,10 +93,10 @@ def test_modules_of_another_policy_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     split(tmp_path / "one", steps=STEPS, deeper="FAR = 'one'\n")
-    with pytest.raises(DeclarationError, match=r"policy\.py, line 1: ModuleNotFoundError: .*deeper"):
+    with pytest.raises(DeclarationError, match=r"steps\.py, line 1: ModuleNotFoundError: .*deeper"):
         split(tmp_path / "two", steps=STEPS)
 
 
 def test_a_module_that_does_not_compile_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DeclarationError, match=r"line 1: SyntaxError: .*\(steps\.py, line 2\)"):
+    with pytest.raises(DeclarationError, match=r"steps\.py, line 2: SyntaxError: "):
         split(tmp_path, steps="x = 1\ndef (:\n")
