@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable
-from bpftune.ipc.messages import Netns, Outcome, Status, TunableView
+from bpftune.ipc.messages import Netns, Outcome, Status, TunableView, Value
 from bpftune.tuners import loan
 from bpftune.tuners.base import Decision, Situation
 from bpftune.tuners.evidence import IDLE_NS
@@ -27,8 +27,8 @@ class Place:
     """One namespace with two switches."""
 
     def __init__(self, first: int = 0, second: int = 0) -> None:
-        self.originals = {FIRST: (first,), SECOND: (second,)}
-        self.values = dict(self.originals)
+        self.originals: dict[str, Value] = {FIRST: (first,), SECOND: (second,)}
+        self.values: dict[str, Value] = dict(self.originals)
         self.left_alone: set[str] = set()
         self.now_ns = 1_000_000_000_000
         self.status = Status.APPLIED
