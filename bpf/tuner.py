@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bpftune.bpf import hooks, libbpf
 from bpftune.bpf.entries import entry_name
-from bpftune.bpf.ladder import Footing, climb
+from bpftune.bpf.ladder import Footing, climb, survey
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.rungs import flavour_of, program_type
 from bpftune.bpf.unit import Flavour, Object
@@ -81,6 +81,10 @@ class TunerBpf:
         index = [mirrored.name for mirrored in self.declaration.mirrored].index(tunable)
         fields = struct.pack(f"={_MIRROR_FIELDS}q", *value, *[0] * (_MIRROR_FIELDS - len(value)))
         libbpf.update(self._maps["mirror"], struct.pack("=I", index), fields)
+
+    def survey(self) -> list[HookStatus]:
+        """The hooks with what became of every rung, those below the one in use included."""
+        return [survey(footing, self).status for footing in self._footings.values()]
 
     def run_iterators(self) -> None:
         """Run iter programs once over what the current network namespace holds; one that does not

@@ -56,6 +56,7 @@ def _host(spawn: Spawn, parent_pid: int) -> None:
         policy = load_policy(source, compiled)
     except DeclarationError as error:
         socket.send(to_supervisor.encode(Unusable(why=str(error))))
+        _await_end(socket)
     else:
         _serve(socket, PolicyRunner(spawn.declaration, policy, pid=os.getpid(), log=_log))
     socket.close(linger=_LINGER_MS)
@@ -83,6 +84,12 @@ def _serve(socket: zmq.Socket[bytes], runner: PolicyRunner) -> None:
         answers += runner.wake(time.monotonic_ns())
         for answer in answers:
             socket.send(to_supervisor.encode(answer))
+
+
+def _await_end(socket: zmq.Socket[bytes]) -> None:
+    """The supervisor kills us once it has heard: news of our end could reach it before our last word."""
+    while not isinstance(to_worker.decode(socket.recv()), Stop):
+        continue
 
 
 def _log(text: str) -> None:

@@ -86,7 +86,8 @@ def load_policy(source: PolicySource, marshalled: bytes = b"") -> Policy[Any]:
     except DeclarationError:
         raise
     except (Exception, SystemExit) as error:
-        raise source.refused(f"{_place(source, error)}: {type(error).__name__}: {error}") from error
+        text = error.msg if isinstance(error, SyntaxError) else error
+        raise source.refused(f"{_place(source, error)}: {type(error).__name__}: {text}") from error
 
 
 def _is_module(name: str) -> bool:
