@@ -240,7 +240,7 @@ PROBE(listen, struct sock *sk)
 	net = READ(sk, __sk_common.skc_net.net);
 	unfinished = READ(icsk, icsk_accept_queue.qlen.counter);
 	listen_backlog = READ(sk, sk_max_ack_backlog);
-	/* It is full when there are more than that, one not included. */
+	/* Full means more than that. */
 	limit = listen_backlog + 1;
 	if (!READ(net, ipv4.sysctl_tcp_syncookies) && backlog_limit(net) < limit)
 		limit = backlog_limit(net);
