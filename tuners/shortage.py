@@ -54,8 +54,7 @@ class Shortage(msgspec.Struct):
     paused_until_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """Which tunable, under which scenarios it moves, and what is counted."""
 
     tunable: str

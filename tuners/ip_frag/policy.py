@@ -8,8 +8,6 @@ there is; then the limit goes back step by step, and stays there until the fragm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from bpftune.ipc.messages import Number, Outcome, Proposal, Status
@@ -47,8 +45,7 @@ MIXED_SHARE = 1 / 10
 """The part of a count's time that may lie before the newest change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit
     low: str
     flood: str

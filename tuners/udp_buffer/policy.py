@@ -10,8 +10,6 @@ no growth helps is not listened to any more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from bpftune.ipc.messages import Number, Outcome
@@ -42,8 +40,7 @@ HANDOVER_NS = 10_000_000_000
 MOST_HOPELESS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit
     bytes_per_unit: int
     """Of sk_rcvbuf, for 1 of the tunable."""

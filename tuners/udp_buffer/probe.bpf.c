@@ -12,18 +12,6 @@
 /* include/net/sock.h: the application chose the size itself. */
 #define SOCK_RCVBUF_LOCK 2
 
-#ifdef BITS_sock__sk_userlocks
-#define USERLOCKS(sk) READ_BITS(sk, sk_userlocks)
-#else
-#define USERLOCKS(sk) READ(sk, sk_userlocks)
-#endif
-
-#ifdef BITS_sock__sk_protocol
-#define PROTOCOL(sk) READ_BITS(sk, sk_protocol)
-#else
-#define PROTOCOL(sk) READ(sk, sk_protocol)
-#endif
-
 /*
  * A socket that keeps losing datagrams is reported as often as the rate limit lets it at first, for
  * that is when a decision is due, and then once a second.
@@ -126,7 +114,7 @@ static __always_inline int lose(struct sock *sk, u32 truesize)
 	e.received = meter->received;
 	e.interval_ns = now_ns - meter->since_ns;
 	e.burst_bytes = watch->burst_bytes;
-	if (USERLOCKS(sk) & SOCK_RCVBUF_LOCK)
+	if (READ_BITS(sk, sk_userlocks) & SOCK_RCVBUF_LOCK)
 		sent = SEND(sized_buffer_full, READ(sk, __sk_common.skc_net.net), &e);
 	else
 		sent = SEND(default_buffer_full, READ(sk, __sk_common.skc_net.net),
@@ -153,7 +141,7 @@ PROBE(drop_unsized, int rc, struct sock *sk)
 PROBE(exceed, struct sock *sk, s64 allocated)
 {
 	struct event_udp_memory_full e = {};
-	u16 protocol = PROTOCOL(sk);
+	u16 protocol = READ_BITS(sk, sk_protocol);
 	struct watch *watch;
 	struct meter *meter;
 	u64 now_ns;
@@ -193,7 +181,7 @@ PROBE(receive, struct sock *sk, int length)
 	any = watching.lookup(&zero);
 	if (!any || !*any || length < 0)
 		return 0;
-	protocol = PROTOCOL(sk);
+	protocol = READ_BITS(sk, sk_protocol);
 	if (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
 		return 0;
 	watch = watches.lookup(&key);

@@ -22,8 +22,12 @@ CHUNK = 20
 """Datagrams between two looks at the clock."""
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def open_socket(address: str, port: int, rcvbuf_bytes: int, force: bool) -> socket.socket:
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver = socket.socket(family_of(address), socket.SOCK_DGRAM)
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if rcvbuf_bytes:
         option = SO_RCVBUFFORCE if force else socket.SO_RCVBUF
@@ -55,7 +59,7 @@ def read_until(receiver: socket.socket, per_second: int, end: float) -> None:
 
 
 def send(given: argparse.Namespace) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    with socket.socket(family_of(given.address), socket.SOCK_DGRAM) as sender:
         sender.connect((given.address, given.port))
         while True:
             start = time.monotonic()
