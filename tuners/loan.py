@@ -9,7 +9,6 @@ tunable whose value is not the original is one that we changed. Pure, like every
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -38,8 +37,7 @@ class Loan(msgspec.Struct):
     paused_until_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Which tunables, all of one field, and under which scenario they are put back."""
 
     tunables: tuple[str, ...]

@@ -7,10 +7,10 @@ namespace keeps to itself what it does about a shortage.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from mmap import PAGESIZE
 
 import msgspec
+from msgspec.structs import replace
 
 from bpftune.ipc.messages import Number, Outcome
 from bpftune.ipc.record import Event
