@@ -8,7 +8,7 @@ ends, in whatever way, the kernel drops every program, map and link with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +77,13 @@ class Bpf:
                 failures[source.declaration.name] = error
         return failures
 
-    def attach(self, tuner: str) -> list[HookStatus]:
-        """Climb every probe's ladder. Idempotent."""
+    def attach(self, tuner: str, probes: Collection[str] | None = None) -> list[HookStatus]:
+        """Climb the ladders of `probes` (None: of all) and take out the others. Idempotent.
+
+        What is new is attached before anything is detached; no other tuner's link is touched.
+        """
         loaded = self._loaded(tuner)
-        loaded.attach_all()
+        loaded.attach_only(_names(loaded) if probes is None else probes)
         return loaded.hooks
 
     def detach(self, tuner: str) -> None:
@@ -95,10 +98,11 @@ class Bpf:
         loaded.close()
         del self._tuners[tuner]
 
-    def run_iterators(self, tuner: str) -> None:
-        """Run the tuner's iter programs over the current network namespace; `attach` did for the one
-        that it ran in."""
-        self._loaded(tuner).run_iterators()
+    def run_iterators(self, tuner: str, probes: Collection[str] | None = None) -> None:
+        """Run the attached iter programs of `probes` (None: of all) over the current network namespace;
+        `attach` did for the one that it ran in."""
+        loaded = self._loaded(tuner)
+        loaded.run_iterators(_names(loaded) if probes is None else probes)
 
     def hooks(self, tuner: str) -> list[HookStatus]:
         return self._loaded(tuner).hooks
@@ -198,3 +202,7 @@ class Bpf:
         if self._ring is None:
             raise BpfError("cannot read the ring buffer: no tuner is loaded")
         return self._ring
+
+
+def _names(loaded: TunerBpf) -> list[str]:
+    return [probe.name for probe in loaded.declaration.probes]

@@ -145,6 +145,11 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def ladder(self) -> list[Hook]:
         return [parse_hook(text) for text in self.hooks]
 
+    @property
+    def iterates(self) -> bool:
+        """Whether it looks once at what is there, instead of waiting for something to happen."""
+        return any(hook.kind == "iter" for hook in self.ladder)
+
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """`kind:target`; `arguments` maps the body's arguments to the hook's, None: in order."""
@@ -155,6 +160,17 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way of doing the tuner's work. One is active at a time; when its time is over, the policy
+    says what each is worth and the best goes on."""
+
+    name: Identifier
+    description: Sentence
+    timeout_s: Annotated[int, msgspec.Meta(ge=1, le=604_800)]
+    probes: list[str]
+    """Attached only while a strategy that names them is active."""
 
 
 class InactiveWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,6 +191,9 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    strategies: list[Strategy] = []
+    """At the start the first one is active whose probes this kernel has hooks for. Empty: all probes are
+    always attached."""
     inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
@@ -193,6 +212,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @cached_property
     def scenarios_by_id(self) -> dict[str, Scenario]:
         return {scenario.id: scenario for scenario in self.scenarios}
+
+    def probes_with(self, active: Strategy) -> list[str]:
+        """What is attached while a strategy is active: its probes and those that no strategy names."""
+        resting = {name for strategy in self.strategies for name in strategy.probes} - {*active.probes}
+        return [probe.name for probe in self.probes if probe.name not in resting]
 
 
 def load_declaration(folder: Path) -> Declaration:
@@ -239,6 +263,7 @@ def _check(declaration: Declaration) -> None:
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
     for probe in declaration.probes:
         _check_probe(declaration, probe)
+    _check_strategies(declaration)
     for rule in declaration.inactive_when:
         known = declaration.tunables_by_name.get(rule.tunable)
         if known is None or not 0 <= rule.field < known.width:
@@ -283,6 +308,19 @@ def _check_poll(declaration: Declaration, probe: Probe, poll: Poll) -> None:
         raise ValueError(f"probe '{probe.name}': its poll names an unknown field")
     if poll.follows and poll.follows not in probe.scenarios:
         raise ValueError(f"probe '{probe.name}': its poll follows '{poll.follows}', not one of its scenarios")
+
+
+def _check_strategies(declaration: Declaration) -> None:
+    strategies = declaration.strategies
+    if len(strategies) == 1:
+        raise ValueError(f"strategy '{strategies[0].name}' has no alternative: declare several or none")
+    _unique("strategy", [strategy.name for strategy in strategies])
+    known = {probe.name for probe in declaration.probes}
+    for strategy in strategies:
+        _unique(f"probe of strategy '{strategy.name}'", strategy.probes)
+        for name in strategy.probes:
+            if name not in known:
+                raise ValueError(f"strategy '{strategy.name}' names unknown probe '{name}'")
 
 
 def _unique(what: str, names: list[str]) -> None:

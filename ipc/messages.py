@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 GLOBAL = 0
 
 Value = tuple[int, ...]
@@ -109,6 +109,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     shift: int
     """Each step moves a value by value >> shift, 2..6."""
     saved: list[SavedState] = []
+    strategy: str = ""
+    """The active one, empty for a tuner that has no strategies."""
     views: list[View] = []
     """The current values of every namespace in `saved`, and the global ones (netns cookie 0)."""
 
@@ -121,6 +123,18 @@ class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     netns: Netns
     view: View | None = None
     global_view: View | None = None
+
+
+class UseStrategy(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From here on this strategy is the active one."""
+
+    strategy: str
+
+
+class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The active strategy has had its time; answered with `Evaluation`."""
+
+    seq: int
 
 
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -145,7 +159,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The worker ends with exit code 0."""
 
 
-ToWorker = Start | Deliver | Outcomes | Forget | Summarize | Stop
+ToWorker = Start | Deliver | UseStrategy | Evaluate | Outcomes | Forget | Summarize | Stop
 
 
 # worker -> supervisor
@@ -184,4 +198,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     tables: list[Table]
 
 
-ToSupervisor = Ready | Unusable | Answer | Report
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What each strategy is worth, by name."""
+
+    seq: int
+    values: dict[str, float]
+
+
+ToSupervisor = Ready | Unusable | Answer | Report | Evaluation

@@ -62,6 +62,6 @@ class Router:
             self._new_namespace()
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
         scenario = tuner.declaration.scenarios[header.scenario_index].id
-        for poller in tuner.pollers:
+        for poller in tuner.pollers.values():
             poller.follow(scenario)
         tuner.worker.deliver(record, netns, scenario)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import zmq
 
 from bpftune.bpf.runtime import Bpf
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.control import HookStatus
+from bpftune.ipc.declaration import Declaration, Poll
 from bpftune.ipc.errors import BpftuneError, UnknownName
 from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
@@ -43,11 +45,13 @@ from bpftune.supervisor.reactions import Reactions
 from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
-from bpftune.supervisor.roster import Roster
+from bpftune.supervisor.roster import Roster, Tuner
 from bpftune.supervisor.router import Router
 from bpftune.supervisor.scheduling import ask_for_short_slices
 from bpftune.supervisor.signals import Signals
 from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
+from bpftune.supervisor.strategist import Strategist
+from bpftune.supervisor.strategy_switch import StrategySwitch
 from bpftune.supervisor.summary import format_summary
 from bpftune.supervisor.support import NETNS_LINE
 from bpftune.supervisor.sysctl_d import AdministratorSettings, read_sysctl_d
@@ -172,7 +176,8 @@ class Supervisor:
             load=self._watchers.load_with,
             allow=self._options.allow,
             new_worker=self._new_worker,
-            new_pollers=self._new_pollers,
+            new_poller=self._new_poller,
+            new_strategist=self._new_strategist,
             warn=self._logger.warning,
         )
 
@@ -314,15 +319,18 @@ class Supervisor:
         for cell in self._ledger.cells():
             if cell.tunable in tuner.declaration.tunables_by_name:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
+        self._adopt_connections(name)
+
+    def _adopt_connections(self, name: str, probes: Sequence[str] | None = None) -> None:
+        """Show the tuner what was there before its probes; `attach` did so for the initial namespace."""
         for netns in self._registry.known():
             if not netns.initial:
-                self._adopt_connections(name, netns)
+                self._adopt_connections_in(netns, name, probes)
 
-    def _adopt_connections(self, name: str, netns: Netns) -> None:
-        """Show the tuner what was there before it; `attach` did so for the initial namespace."""
+    def _adopt_connections_in(self, netns: Netns, name: str, probes: Sequence[str] | None) -> None:
         try:
             with self._registry.enter(netns.cookie):
-                self._bpf.run_iterators(name)
+                self._bpf.run_iterators(name, probes)
         except BpftuneError as error:
             self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
             self._namespaces.suspect()
@@ -344,20 +352,26 @@ class Supervisor:
             },
         )
 
-    def _new_pollers(self, declaration: Declaration) -> list[Poller]:
-        return [
-            Poller(
-                loop=self._loop,
-                declaration=declaration,
-                poll=poll,
-                shift=self._options.shift,
-                netns_cookie=self._registry.initial.cookie,
-                read_limit=lambda tunable: self._read_limit(declaration, tunable),
-                emit=self._router.route,
-                failed=self._logger.warning,
-            )
-            for poll in self._bpf.polls(declaration.name)
-        ]
+    def _new_strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
+        owner = StrategySwitch(
+            tuner,
+            roster=self._roster,
+            announcer=self._announcer,
+            adopt_connections=self._adopt_connections,
+        )
+        return Strategist(declaration=tuner.declaration, hooks=hooks, loop=self._loop, owner=owner)
+
+    def _new_poller(self, declaration: Declaration, poll: Poll) -> Poller:
+        return Poller(
+            loop=self._loop,
+            declaration=declaration,
+            poll=poll,
+            shift=self._options.shift,
+            netns_cookie=self._registry.initial.cookie,
+            read_limit=lambda tunable: self._read_limit(declaration, tunable),
+            emit=self._router.route,
+            failed=self._logger.warning,
+        )
 
     def _read_limit(self, declaration: Declaration, tunable: str) -> Value | None:
         for cookie in (GLOBAL, self._registry.initial.cookie):

@@ -8,7 +8,9 @@ otherwise read the same carry its name at the end.
 
 from __future__ import annotations
 
-from bpftune.ipc.declaration import Scenario, Tunable
+from collections.abc import Mapping
+
+from bpftune.ipc.declaration import Scenario, Strategy, Tunable
 from bpftune.ipc.messages import GLOBAL, Netns, Value
 from bpftune.supervisor.tunables import format_value
 
@@ -49,6 +51,19 @@ def override_line(
         details.append(f"from ({_one_space(old)}) -> ({_one_space(new)})")
     because = f": {', '.join(details)}" if details else ""
     return f"{writer}; disabling '{tuner}' {format_where(netns)}{because}"
+
+
+def strategy_line(tuner: str, old: Strategy, new: Strategy, values: Mapping[str, float]) -> str:
+    """A tuner goes on by other means: from which to which, what each was found to be worth."""
+    return (
+        f"Strategy of tuner '{tuner}' changes from '{old.name}' to '{new.name}' ({format_values(values)})."
+        f" {new.description}"
+    )
+
+
+def format_values(values: Mapping[str, float]) -> str:
+    """What each strategy is worth."""
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def scenario_summary_line(*, name: str, count: int, tunable: str, netns: Netns, why: str) -> str:

@@ -24,6 +24,8 @@ from bpftune.ipc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Deliver,
+    Evaluate,
+    Evaluation,
     Forget,
     Netns,
     Outcome,
@@ -35,6 +37,7 @@ from bpftune.ipc.messages import (
     Table,
     ToSupervisor,
     Unusable,
+    UseStrategy,
     View,
 )
 from bpftune.ipc.record import unpack_header
@@ -57,6 +60,9 @@ learns from an outcome may say so each time."""
 
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
+
+Evaluated = Callable[[dict[str, float] | None], None]
+"""Takes what each strategy is worth; None: no worker could tell."""
 
 _START = "start"
 
@@ -109,6 +115,8 @@ class Worker:
         self._unready_crashes = 0
         self._tables: list[Table] = []
         self._reports: dict[int, Callable[[list[Table]], None]] = {}
+        self._strategy = ""
+        self._evaluations: dict[int, Evaluated] = {}
         self._life = WorkerLifecycle(
             declaration=declaration,
             folder=folder,
@@ -193,12 +201,31 @@ class Worker:
         self._reports[self._seq] = done
         self._life.send(Summarize(seq=self._seq), owing=_summarize(self._seq))
 
+    def use(self, strategy: str) -> None:
+        """Tell the policy which strategy is the active one, this process and those after it."""
+        self._strategy = strategy
+        self._life.send(UseStrategy(strategy=strategy))
+
+    def evaluate(self, done: Evaluated) -> None:
+        """Have the policy say what its strategies are worth; calls `done` once."""
+        if not self._ready:
+            done(None)
+            return
+        self._seq += 1
+        self._evaluations[self._seq] = done
+        self._life.send(Evaluate(seq=self._seq), owing=_evaluate(self._seq))
+
     # From the lifecycle.
 
     def connected(self) -> None:
         saved, views = self._memory.start(self._read_view)
         start = Start(
-            version=PROTOCOL_VERSION, tuner=self._tuner, shift=self._shift, saved=saved, views=views
+            version=PROTOCOL_VERSION,
+            tuner=self._tuner,
+            shift=self._shift,
+            strategy=self._strategy,
+            saved=saved,
+            views=views,
         )
         self._life.send(start, owing=_START)
 
@@ -211,6 +238,8 @@ class Worker:
                     self._take_ready(message)
                 case Report():
                     self._take_report(message)
+                case Evaluation():
+                    self._take_evaluation(message)
                 case Unusable():
                     self._life.give_up(message.why)
         except ProtocolError as error:
@@ -226,6 +255,9 @@ class Worker:
         reports, self._reports = self._reports, {}
         for done in reports.values():
             done(self._tables)
+        evaluations, self._evaluations = self._evaluations, {}
+        for evaluated in evaluations.values():
+            evaluated(None)
 
     def log(self, text: str, priority: int) -> None:
         self._owner.log_worker(self._tuner, text, priority)
@@ -296,6 +328,11 @@ class Worker:
         self._tables = report.tables
         self._reports.pop(report.seq)(report.tables)
 
+    def _take_evaluation(self, evaluation: Evaluation) -> None:
+        if not self._life.paid(_evaluate(evaluation.seq)):
+            raise ProtocolError(f"cannot accept evaluation {evaluation.seq}: nobody asked for it")
+        self._evaluations.pop(evaluation.seq)(evaluation.values)
+
     def _blame(self) -> None:
         """Find what a crash was due to, if it is for the second time."""
         poison = self._quarantine.died(self._in_hand)
@@ -317,3 +354,7 @@ def _answer(seq: int) -> str:
 
 def _summarize(seq: int) -> str:
     return f"answer summary {seq}"
+
+
+def _evaluate(seq: int) -> str:
+    return f"answer evaluation {seq}"

@@ -44,6 +44,9 @@ class Situation:
     memory_bytes: int
     tunables: Mapping[str, TunableView]
     """Those of the namespace and the global ones; what this kernel lacks is absent."""
+    strategy: str = ""
+    """The active one, for a tuner that declares strategies. An event may still be one that the strategy
+    before it had seen."""
 
     def propose(
         self,
@@ -105,6 +108,14 @@ class Policy(Generic[StateT]):
     def on_timer(self, situation: Situation, state: StateT) -> Decision:
         """A wish for a wake-up came due; also called once per known namespace when the worker starts."""
         return Decision()
+
+    def evaluate(self, strategy: str, states: Mapping[int, StateT], now_ns: int) -> float:
+        """What a strategy is worth, judged from the states of all namespaces by cookie.
+
+        Called for each one when the active one has had its time; the highest value goes on, and between
+        equals the active one. A policy whose tuner declares strategies must define it.
+        """
+        raise NotImplementedError
 
     def tables(self, states: Mapping[int, StateT]) -> list[Table]:
         """The tuner's own tables for the summary, from the states of all namespaces by cookie."""

@@ -41,11 +41,16 @@ def read_source(folder: Path) -> PolicySource:
     return PolicySource(folder=folder, code=code)
 
 
-def load_policy(source: PolicySource) -> Policy[Any]:
-    """Execute policy.py and make its one Policy. Raises DeclarationError, whatever is wrong with it."""
+def load_policy(source: PolicySource, *, evaluates: bool = False) -> Policy[Any]:
+    """Execute policy.py and make its one Policy, which must be one that `evaluates` strategies if its
+    tuner has any. Raises DeclarationError, whatever is wrong with it."""
     try:
         module = _execute(source)
         policy = _find(source, module)
+        if evaluates and policy.evaluate is Policy.evaluate:
+            raise DeclarationError(
+                source.folder, f"{policy.__name__} has strategies to evaluate, but no evaluate()"
+            )
         return policy()
     except DeclarationError:
         raise

@@ -16,6 +16,8 @@ from bpftune.ipc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Deliver,
+    Evaluate,
+    Evaluation,
     Forget,
     Outcome,
     Outcomes,
@@ -26,6 +28,7 @@ from bpftune.ipc.messages import (
     Summarize,
     ToSupervisor,
     ToWorker,
+    UseStrategy,
 )
 from bpftune.ipc.record import Event, RecordDecoder
 from bpftune.tuners.base import Decision, Policy
@@ -64,6 +67,10 @@ class PolicyRunner:
                 return self._start(message, now_ns)
             case Forget():
                 self._forget(message)
+            case UseStrategy():
+                self._views.use(message.strategy)
+            case Evaluate():
+                return [self._evaluate(message.seq, now_ns)]
             case Summarize():
                 return [Report(seq=message.seq, tables=self._policy.tables(self._states.by_cookie))]
             case _:
@@ -85,7 +92,7 @@ class PolicyRunner:
     def _start(self, start: Start, now_ns: int) -> list[ToSupervisor]:
         if start.version != PROTOCOL_VERSION:
             raise ProtocolError(f"cannot start: protocol version {start.version}, ours is {PROTOCOL_VERSION}")
-        self._views = Views(self._declaration, start.shift)
+        self._views = Views(self._declaration, shift=start.shift, strategy=start.strategy)
         for view in start.views:
             self._views.put(view)
         for saved in start.saved:
@@ -142,6 +149,15 @@ class PolicyRunner:
             proposals=decision.proposals,
             notes=decision.notes,
             saved=self._states.take_changes(cookie),
+        )
+
+    def _evaluate(self, seq: int, now_ns: int) -> Evaluation:
+        return Evaluation(
+            seq=seq,
+            values={
+                strategy.name: float(self._policy.evaluate(strategy.name, self._states.by_cookie, now_ns))
+                for strategy in self._declaration.strategies
+            },
         )
 
     def _forget(self, forget: Forget) -> None:
