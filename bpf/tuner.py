@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from bpftune.bpf import hooks, libbpf
 from bpftune.bpf.entries import entry_name
@@ -59,9 +58,9 @@ class TunerBpf:
         """As of the last attach; before the first one, no rung is in use."""
         return [
             replace(
-                self._footings.get(probe.name, Footing(probe=probe, hook=None, refused={})).status,
+                self._footings.get(probe.name, Footing(probe=probe, hook=None, refused={})),
                 resting=probe.name not in self._attached,
-            )
+            ).status
             for probe in self.declaration.probes
         ]
 

@@ -110,6 +110,7 @@ class Roster:
         new_poller: PollerFactory,
         new_strategist: StrategistFactory,
         warn: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
         self._load = load
@@ -118,6 +119,7 @@ class Roster:
         self._new_poller = new_poller
         self._new_strategist = new_strategist
         self._warn = warn
+        self._notice = notice
         self._tuners: dict[str, Tuner] = {}
         self._by_id: dict[int, Tuner] = {}
         self.refused: list[str] = []
@@ -232,4 +234,4 @@ class Roster:
                 tuner.worker.use(tuner.strategist.active.name)
             tuner.worker.start()
         else:
-            self._warn(f"tuner '{tuner.name}' is inactive: {tuner.why}")
+            self._notice(f"tuner '{tuner.name}' is inactive: {tuner.why}")

@@ -179,6 +179,7 @@ class Supervisor:
             new_poller=self._new_poller,
             new_strategist=self._new_strategist,
             warn=self._logger.warning,
+            notice=self._logger.notice,
         )
 
     def _open_tuning(self) -> None:

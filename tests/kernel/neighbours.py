@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kernel.namespaces import Namespace, namespace, read_sysctl
+from tests.waiting import wait_for
 
 # include/uapi/linux/rtnetlink.h, netlink.h and neighbour.h
 RTM_NEWNEIGH = 28
@@ -27,6 +28,7 @@ NLMSG_ERROR = 2
 HEADER = struct.Struct("=IHHII")
 
 DEVICE = "neigh0"
+FEW = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,10 @@ ND = Family(
 
 @contextlib.contextmanager
 def crowd(*interfaces: str) -> Iterator[Namespace]:
-    """A namespace with a device that has those addresses and, at the far end, nobody."""
+    """A namespace with a device that has those addresses and, at the far end, nobody.
+
+    At the end of the block its neighbours are gone, which a deleted namespace takes a while for.
+    """
     with namespace("crowd") as made:
         made.run("ip", "link", "add", DEVICE, "type", "veth", "peer", "name", "far0")
         for interface in interfaces:
@@ -80,6 +85,7 @@ def crowd(*interfaces: str) -> Iterator[Namespace]:
         made.run("ip", "link", "set", DEVICE, "up")
         made.run("ip", "link", "set", "far0", "up")
         yield made
+    wait_for(lambda: max(family.counts()[0] for family in (ARP, ND)) < FEW, 10, "tables nearly empty")
 
 
 def add(where: Namespace, family: Family, count: int, *, pace_us: float = 0) -> int:

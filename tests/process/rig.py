@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -146,7 +146,14 @@ class Rig:
     def _log(self, text: str, priority: int) -> None:
         self.desk.lines.append(text)
 
-    def worker(self, name: str, policy: str = GROW, *, answer_within_s: float = ANSWER_WITHIN_S) -> Worker:
+    def worker(
+        self,
+        name: str,
+        policy: str = GROW,
+        *,
+        changed: Iterable[int] = (),
+        answer_within_s: float = ANSWER_WITHIN_S,
+    ) -> Worker:
         """A worker that is about to start."""
         folder = make_folder(self.folders, name, policy)
         worker = Worker(
@@ -158,6 +165,7 @@ class Rig:
             context=self.context,
             run_dir=self.run_dir,
             owner=self.desk,
+            changed=changed,
             answer_within_s=answer_within_s,
             kill_after_s=KILL_AFTER_S,
         )

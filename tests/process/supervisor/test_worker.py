@@ -130,7 +130,7 @@ def test_a_crash_loop_ends_in_failed_until_restarted(rig: Rig) -> None:
     def on_timer(self, situation, state):
         raise RuntimeError("broken from the start")
     """
-    worker = rig.worker("broken", broken)
+    worker = rig.worker("broken", broken, changed=[1])
     rig.until(lambda: worker.state is TunerState.FAILED, "it failed", timeout_s=20)
     assert worker.restarts == 5
     assert "exit code 1" in worker.why
@@ -307,11 +307,17 @@ def tables(self, states):
     heard: list[list[Table]] = []
     worker.summarize(heard.append)
     rig.until(lambda: heard, "a summary")
-    assert heard[0][0].rows == [[0, 0], [1, 1]]
+    assert heard[0][0].rows == [[1, 1]]
+    _answer(rig, worker)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.summarize(heard.append)
+    rig.until(lambda: len(heard) == 2, "the summary of the next worker")
+    assert heard[1][0].rows == [[1, 2]], "made from the saved state"
     worker.stop()
     rig.until(lambda: worker.pid is None, "stopped")
     worker.summarize(heard.append)
-    assert heard[1] == heard[0]
+    assert heard[2] == heard[1], "the last one known"
 
 
 def test_stop_ends_the_process_and_events_are_dropped(rig: Rig) -> None:
