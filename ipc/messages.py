@@ -199,10 +199,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What each strategy is worth, by name."""
+    """What each strategy is worth, by name; None where that is no finite number, which JSON lacks."""
 
     seq: int
-    values: dict[str, float]
+    values: dict[str, float | None]
 
 
 ToSupervisor = Ready | Unusable | Answer | Report | Evaluation

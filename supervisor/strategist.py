@@ -17,10 +17,12 @@ from bpftune.supervisor.loop import Loop, Timer
 
 Values = Mapping[str, float]
 """What each strategy is worth, by name."""
+Evaluated = Mapping[str, float | None]
+"""The same as a worker says it."""
 
 
 class StrategyOwner(Protocol):
-    def evaluate(self, done: Callable[[Values | None], None]) -> None:
+    def evaluate(self, done: Callable[[Evaluated | None], None]) -> None:
         """Ask the policy; call `done` once, with None when no worker could tell."""
 
     def switched(self, old: Strategy, new: Strategy, values: Values) -> None:
@@ -64,29 +66,27 @@ class Strategist:
         self._asking = True
         self._owner.evaluate(self._take)
 
-    def _take(self, values: Values | None) -> None:
+    def _take(self, evaluated: Evaluated | None) -> None:
         if not self._asking:
             return
-        if values is None:
+        if evaluated is None:
             self._owner.kept(self.active, None)
-        elif (fault := self._fault(values)) is not None:
-            self._owner.refused(self.active, fault)
         else:
-            self._choose(values)
+            self._compare(evaluated)
         self.start()
 
-    def _fault(self, values: Values) -> str | None:
-        """What keeps the values from being compared."""
+    def _compare(self, evaluated: Evaluated) -> None:
+        values = {}
         for strategy in self._strategies:
-            value = values.get(strategy.name)
-            if value is None:
-                return f"'{strategy.name}' has no value"
-            if not math.isfinite(value):
-                return f"'{strategy.name}' is {value}"
-        return None
+            value = evaluated.get(strategy.name)
+            if value is None or not math.isfinite(value):
+                self._owner.refused(self.active, f"'{strategy.name}' has no finite value")
+                return
+            values[strategy.name] = value
+        self._choose(values)
 
     def _choose(self, values: Values) -> None:
-        self.values = {strategy.name: values[strategy.name] for strategy in self._strategies}
+        self.values = values
         old = self.active
         best = max(self._eligible, key=lambda strategy: (values[strategy.name], strategy is old))
         if best is old:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from bpftune.ipc.declaration import Strategy
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.roster import Roster, Tuner
-from bpftune.supervisor.strategist import Values
+from bpftune.supervisor.strategist import Evaluated, Values
 
 AdoptConnections = Callable[[str, Sequence[str]], None]
 """Runs these iterators of a tuner over the namespaces that `Roster.hook` did not reach."""
@@ -26,7 +26,7 @@ class StrategySwitch:
         self._announcer = announcer
         self._adopt_connections = adopt_connections
 
-    def evaluate(self, done: Callable[[Values | None], None]) -> None:
+    def evaluate(self, done: Callable[[Evaluated | None], None]) -> None:
         if self._tuner.worker is None:
             done(None)
         else:

@@ -64,8 +64,7 @@ learns from an outcome may say so each time."""
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
 
-Evaluated = Callable[[dict[str, float] | None], None]
-"""Takes what each strategy is worth; None: no worker could tell."""
+TakeEvaluation = Callable[[dict[str, float | None] | None], None]
 
 _START = "start"
 
@@ -120,7 +119,7 @@ class Worker:
         self._unready_crashes = 0
         self._tables: list[Table] = []
         self._strategy = ""
-        self._evaluations: dict[int, Evaluated] = {}
+        self._evaluations: dict[int, TakeEvaluation] = {}
         self._wishes: list[Callable[[list[Table]], None]] = []
         """Who waits for the tables."""
         self._wishes_end: Timer | None = None
@@ -219,8 +218,9 @@ class Worker:
         self._strategy = strategy
         self._life.send(UseStrategy(strategy=strategy))
 
-    def evaluate(self, done: Evaluated) -> None:
-        """Have the policy say what its strategies are worth; calls `done` once."""
+    def evaluate(self, done: TakeEvaluation) -> None:
+        """Call `done` once: with what the policy finds each strategy worth, or None without a process
+        that can tell."""
         if not self._ready:
             done(None)
             return
@@ -267,8 +267,8 @@ class Worker:
         self._outcomes_to_learn = 0
         self._report_asked = 0
         evaluations, self._evaluations = self._evaluations, {}
-        for evaluated in evaluations.values():
-            evaluated(None)
+        for done in evaluations.values():
+            done(None)
 
     def log(self, text: str, priority: int) -> None:
         self._owner.log_worker(self._tuner, text, priority)

@@ -11,7 +11,7 @@ import pytest
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Probe, Scenario, Strategy
 from bpftune.supervisor.loop import Loop, Timer
-from bpftune.supervisor.strategist import Strategist, Values
+from bpftune.supervisor.strategist import Evaluated, Strategist, Values
 
 HOOK = "tp_btf:x"
 
@@ -68,12 +68,12 @@ class Owner:
     """Answers what it is told to, at once unless `slow`; remembers what it heard."""
 
     def __init__(self) -> None:
-        self.answer: Values | None = {"first": 0, "second": 0}
+        self.answer: Evaluated | None = {"first": 0, "second": 0}
         self.slow = False
-        self.asked: list[Callable[[Values | None], None]] = []
+        self.asked: list[Callable[[Evaluated | None], None]] = []
         self.heard: list[str] = []
 
-    def evaluate(self, done: Callable[[Values | None], None]) -> None:
+    def evaluate(self, done: Callable[[Evaluated | None], None]) -> None:
         self.asked.append(done)
         if not self.slow:
             done(self.answer)
@@ -144,21 +144,22 @@ def test_it_goes_back_and_forth_as_the_values_say(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("answer", "faulty"),
     [
-        ({"first": 1, "second": math.nan}, "'second' is nan"),
-        ({"first": math.nan, "second": 7}, "'first' is nan"),
-        ({"first": 1, "second": math.inf}, "'second' is inf"),
-        ({"first": 1, "second": -math.inf}, "'second' is -inf"),
-        ({"first": 1}, "'second' has no value"),
-        ({}, "'first' has no value"),
+        ({"first": 1, "second": None}, "second"),
+        ({"first": None, "second": 7}, "first"),
+        ({"first": 1, "second": math.nan}, "second"),
+        ({"first": 1, "second": math.inf}, "second"),
+        ({"first": -math.inf, "second": 1}, "first"),
+        ({"first": 1}, "second"),
+        ({}, "first"),
     ],
 )
-def test_values_that_cannot_be_compared_change_nothing(stage: Stage, answer: Values, fault: str) -> None:
+def test_values_that_cannot_be_compared_change_nothing(stage: Stage, answer: Evaluated, faulty: str) -> None:
     stage.owner.answer = answer
     stage.loop.advance(10)
 
-    assert stage.owner.heard == [f"refused, first stays: {fault}"]
+    assert stage.owner.heard == [f"refused, first stays: '{faulty}' has no finite value"]
     assert (stage.active, stage.loop.due_s, stage.strategist.values) == ("first", [10], {})
 
 
