@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bpftune.bpf import hooks, libbpf
 from bpftune.bpf.entries import entry_name
-from bpftune.bpf.ladder import Footing, climb
+from bpftune.bpf.ladder import Footing, climb, survey
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.rungs import flavour_of, program_type
 from bpftune.bpf.unit import Flavour, Object
@@ -87,6 +87,10 @@ class TunerBpf:
         self._attached = frozenset(wanted)
         self.run_iterators([probe.name for probe in fresh])
         self._close_resting()
+
+    def survey(self) -> list[HookStatus]:
+        """The hooks with what became of every rung, those below the one in use included."""
+        return [survey(footing, self).status for footing in self._footings.values()]
 
     def run_iterators(self, names: Collection[str]) -> None:
         """Run these probes' iter programs once over what the current network namespace holds; one that

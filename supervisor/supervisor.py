@@ -17,7 +17,7 @@ import zmq
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Poll
-from bpftune.ipc.errors import BpftuneError, UnknownName
+from bpftune.ipc.errors import BpftuneError, UnknownName, UsageError
 from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
@@ -290,6 +290,9 @@ class Supervisor:
         scan = self._folders.scan()
         for name in self._options.allow:
             if name not in scan.accepted:
+                for path, why in scan.refused.items():
+                    if path.name == name:
+                        raise UsageError(why)
                 raise UnknownName("tuner", name, scan.accepted)
         self._follow(scan)
 

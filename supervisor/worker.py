@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import zmq
+from msgspec.structs import replace
 
 from bpftune.ipc.control import TunerState
 from bpftune.ipc.declaration import Declaration
@@ -33,6 +34,7 @@ from bpftune.ipc.messages import (
     Ready,
     Report,
     Start,
+    Status,
     Summarize,
     Table,
     ToSupervisor,
@@ -311,11 +313,22 @@ class Worker:
         event_time_ns = self._account(answer)
         self._memory.save(answer.saved)
         if answer.proposals or answer.notes:
-            outcomes = self._owner.decide(self._tuner, answer, event_time_ns)
+            outcomes = self._decide(answer, event_time_ns)
             if outcomes:
                 self._outcomes_to_learn += len(outcomes)
                 self._life.send(Outcomes(outcomes=outcomes))
         self._hand_out()
+
+    def _decide(self, answer: Answer, event_time_ns: int) -> list[Outcome]:
+        """A namespace that never had an event for the tuner is none of its business."""
+        ours = [one for one in answer.proposals if self._memory.knows(one.netns_cookie)]
+        decided = self._owner.decide(self._tuner, replace(answer, proposals=ours), event_time_ns)
+        for one in answer.proposals:
+            if not self._memory.knows(one.netns_cookie):
+                why = f"no event came from namespace {one.netns_cookie}"
+                self.log(f"{one.tunable} -> {one.new}: {Status.REFUSED}, {why}", syslog.LOG_DEBUG)
+                decided.append(Outcome(proposal=one, status=Status.REFUSED, current=one.expected, why=why))
+        return decided
 
     def _account(self, answer: Answer) -> int:
         """Settle what the answer is to; returns the event's timestamp, 0 if there was none."""

@@ -29,6 +29,8 @@ from tests.waiting import SCALE, wait_for
 SCRIPTS = Path(sys.executable).parent
 BPFTUNE = str(SCRIPTS / "bpftune")
 BPFTUNE_CTL = str(SCRIPTS / "bpftune-ctl")
+SETTLED = ("active", "inactive")
+"""A tuner is inactive where the kernel has nothing for it to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,21 @@ class Daemon:
             stdin=subprocess.DEVNULL,
         )
 
+    def tuners(self) -> dict[str, Any]:
+        """By name, their entries in `bpftune-ctl status --json`."""
+        return {tuner["name"]: tuner for tuner in self.ctl("status")["tuners"]}
+
     def tuner(self, name: str) -> Any:
-        """One tuner's entry in `bpftune-ctl status --json`."""
-        return next(tuner for tuner in self.ctl("status")["tuners"] if tuner["name"] == name)
+        return self.tuners()[name]
+
+    def wait_active(self) -> dict[str, Any]:
+        """Wait until every tuner that can work here has a worker that is ready; these tuners."""
+
+        def waiting() -> list[str]:
+            return [name for name, tuner in self.tuners().items() if tuner["state"] not in SETTLED]
+
+        wait_for(lambda: not waiting(), 5, "all tuners are active")
+        return {name: tuner for name, tuner in self.tuners().items() if tuner["state"] == "active"}
 
     def family(self) -> set[psutil.Process]:
         """Supervisor, fork server, workers, compiler: all that was seen alive at any call of this."""
@@ -151,23 +165,32 @@ class Daemon:
         return self._alive()
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.stop()
-        left = [] if self.process.poll() is None else self.survivors()
+        problem = self._stop_at_last()
         self.kill_all()
         self._reader.join(5 * SCALE)
         if self.process.stderr is not None and not self._reader.is_alive():
             self.process.stderr.close()
         if self._ready_socket is not None:
             self._ready_socket.close()
-        assert not left, f"processes outlived their supervisor: {left}"
+        assert not problem, f"{problem}: {self._said()}"
+
+    def _stop_at_last(self) -> str:
+        """What was wrong with its end. A supervisor that does not come to it tells where it hangs."""
+        if self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGABRT)
+                self.process.wait(5 * SCALE)
+                return "daemon did not stop"
+        left = self.survivors()
+        return f"processes outlived their supervisor: {left}" if left else ""
 
     def _alive(self) -> list[psutil.Process]:
         return [process for process in self._family if _is_alive(process)]
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
         environment.pop("NOTIFY_SOCKET", None)
         if self._ready_socket is not None:
             environment["NOTIFY_SOCKET"] = self._ready_socket.getsockname()

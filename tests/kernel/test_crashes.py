@@ -26,7 +26,6 @@ from tests.kernel.namespaces import Namespace, Pair
 from tests.kernel.third_party import COUNTING, CRASHING, NAME
 from tests.waiting import SCALE, wait_for
 
-BYSTANDERS = ("neigh_table", "tcp_buffer")
 SMALL_RMEM = "4096 65536 131072"
 
 StartVariant = Callable[[str], Daemon]
@@ -46,9 +45,7 @@ def start_variant(limited: Namespace, daemon_directory: Path, start_daemon: Star
     def start(policy: str) -> Daemon:
         third_party.put_variant(daemon_directory / "tuners", policy)
         daemon = start_daemon("-l", str(daemon_directory / "tuners"))
-        wait_for(
-            lambda: all(tuner["state"] == "active" for tuner in tuners(daemon).values()), 5, "all active"
-        )
+        daemon.wait_active()
         return daemon
 
     return start
@@ -57,10 +54,6 @@ def start_variant(limited: Namespace, daemon_directory: Path, start_daemon: Star
 @pytest.fixture
 def counting(start_variant: StartVariant) -> Daemon:
     return start_variant(COUNTING)
-
-
-def tuners(daemon: Daemon) -> dict[str, Any]:
-    return {tuner["name"]: tuner for tuner in daemon.ctl("status")["tuners"]}
 
 
 def restarted(daemon: Daemon, name: str, old_pid: int) -> Any:
@@ -80,7 +73,9 @@ def events_remembered(daemon: Daemon) -> int:
 
 def check_bystanders(before: dict[str, Any], after: dict[str, Any]) -> None:
     """The other tuners' workers are the same processes."""
-    for name in BYSTANDERS:
+    others = before.keys() - {NAME}
+    assert others >= {"neigh_table", "tcp_buffer"}
+    for name in others:
         assert after[name]["state"] == "active"
         assert (after[name]["pid"], after[name]["restarts"]) == (before[name]["pid"], 0)
 
@@ -95,7 +90,7 @@ def check_counts(daemon: Daemon) -> None:
 def test_killed_worker_is_back_within_a_second_and_knows_what_it_knew(
     counting: Daemon, limited: Namespace, record_property: Callable[[str, object], None]
 ) -> None:
-    before = tuners(counting)
+    before = counting.wait_active()
     with closing(limited):
         wait_for(lambda: counting.tuner(NAME)["events_in"] >= 20, 10, "20 events")
         remembered = events_remembered(counting)
@@ -112,7 +107,7 @@ def test_killed_worker_is_back_within_a_second_and_knows_what_it_knew(
     assert after["events_in"] >= 20
     assert events_remembered(counting) > remembered
     check_counts(counting)
-    check_bystanders(before, tuners(counting))
+    check_bystanders(before, counting.tuners())
     counting.wait_line(rf"{NAME}: worker \(pid {before[NAME]['pid']}\) ended: killed by SIGKILL")
 
 
@@ -141,7 +136,7 @@ def test_growth_goes_on_with_the_next_worker(distant: Pair, start_daemon: StartD
 
 
 def test_hung_worker_is_aborted_with_its_stack_in_the_log(counting: Daemon, limited: Namespace) -> None:
-    before = tuners(counting)
+    before = counting.wait_active()
     close_connections(limited, 60)
     remembered = events_remembered(counting)
     pid = before[NAME]["pid"]
@@ -161,14 +156,14 @@ def test_hung_worker_is_aborted_with_its_stack_in_the_log(counting: Daemon, limi
     assert after["restarts"] == 1
     assert remembered > 0
     check_counts(counting)
-    check_bystanders(before, tuners(counting))
+    check_bystanders(before, counting.tuners())
 
 
 def test_crash_loop_ends_in_failed_and_restart_clears_it(
     start_variant: StartVariant, limited: Namespace
 ) -> None:
     daemon = start_variant(CRASHING)
-    before = tuners(daemon)
+    before = daemon.wait_active()
     with closing(limited):
         daemon.wait_line(
             r"event of scenario 'time_wait_near_limit' .* ended two workers and is skipped: [0-9a-f]+"
@@ -181,13 +176,13 @@ def test_crash_loop_ends_in_failed_and_restart_clears_it(
         assert "more than 5 crashes in 60 s" in failed["why"]
         wait_for(lambda: daemon.tuner(NAME)["events_in"] > failed["events_in"], 5, "events are still counted")
     assert any("RuntimeError: this policy is broken" in line for line in daemon.lines)
-    check_bystanders(before, tuners(daemon))
+    check_bystanders(before, daemon.tuners())
 
     assert daemon.ctl("restart", NAME)["lines"] == [f"restarted '{NAME}'"]
 
     cleared = wait_for(lambda: active(daemon, NAME), 5, "it is active again")
     assert cleared["why"] == ""
-    check_bystanders(before, tuners(daemon))
+    check_bystanders(before, daemon.tuners())
 
 
 def active(daemon: Daemon, name: str) -> Any:
@@ -196,7 +191,7 @@ def active(daemon: Daemon, name: str) -> Any:
 
 
 def test_all_workers_come_back_when_the_fork_server_is_killed(counting: Daemon, limited: Namespace) -> None:
-    before = tuners(counting)
+    before = counting.wait_active()
     with closing(limited):
         wait_for(lambda: counting.tuner(NAME)["events_in"] >= 10, 10, "10 events")
         fork_server = psutil.Process(before[NAME]["pid"]).parent()
@@ -204,9 +199,9 @@ def test_all_workers_come_back_when_the_fork_server_is_killed(counting: Daemon, 
 
         fork_server.kill()
 
-        for name in (*BYSTANDERS, NAME):
+        for name in before:
             assert restarted(counting, name, before[name]["pid"])["restarts"] == 1
         events = counting.tuner(NAME)["events_in"]
         wait_for(lambda: counting.tuner(NAME)["events_in"] > events, 5, "events go on")
-    counting.wait_line(r"fork server ended \(killed by SIGKILL\); its 3 workers start anew")
+    counting.wait_line(r"fork server ended \(killed by SIGKILL\); its \d+ workers start anew")
     check_counts(counting)

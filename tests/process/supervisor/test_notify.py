@@ -57,6 +57,28 @@ def test_a_loop_that_does_not_turn_feeds_no_watchdog(manager: socket.socket) -> 
         manager.recv(4096)
 
 
+def test_a_systemd_that_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
+    notifier = ServiceNotifier(Loop())
+    for number in range(1000):
+        notifier.status(f"{number} changes")
+    assert manager.recv(4096) == b"STATUS=0 changes"
+
+
+def test_a_systemd_that_is_gone_is_no_error(manager: socket.socket) -> None:
+    manager.close()
+    ServiceNotifier(Loop()).stopping()
+
+
+def test_an_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"bpftune-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(f"\0{name}")
+        listening.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        ServiceNotifier(Loop()).stopping()
+        assert listening.recv(4096) == b"STOPPING=1"
+
+
 def test_nobody_is_told_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setenv("WATCHDOG_USEC", "20000")

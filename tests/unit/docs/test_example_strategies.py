@@ -40,7 +40,7 @@ def near_limit(time_ns: int = 1) -> Event:
 
 @pytest.fixture
 def policy() -> Any:
-    return load_policy(read_source(FOLDER), evaluates=True)
+    return load_policy(read_source(str(FOLDER)), evaluates=True)
 
 
 def test_each_strategy_has_a_probe_of_its_own() -> None:

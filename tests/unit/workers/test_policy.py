@@ -28,7 +28,7 @@ class Mine(Policy[State]):
 
 def load(folder: Path, text: str) -> object:
     (folder / "policy.py").write_text(text, errors="surrogateescape")
-    return load_policy(read_source(folder))
+    return load_policy(read_source(str(folder)))
 
 
 def test_the_one_policy_is_made(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_one_policy_is_made(tmp_path: Path) -> None:
 
 def test_a_traceback_quotes_the_source_though_the_file_is_gone(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_text(ONE)
-    source = read_source(tmp_path)
+    source = read_source(str(tmp_path))
     (tmp_path / "policy.py").unlink()
     policy = load_policy(source)
     with pytest.raises(ValueError, match="here") as caught:
@@ -67,13 +67,13 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> 
 def test_a_tuner_with_strategies_needs_a_policy_that_evaluates(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_text(ONE)
     with pytest.raises(DeclarationError, match=r"no evaluate\(\)"):
-        load_policy(read_source(tmp_path), evaluates=True)
+        load_policy(read_source(str(tmp_path)), evaluates=True)
     (tmp_path / "policy.py").write_text(
         ONE + "\n    def evaluate(self, strategy, states, now_ns):\n        return 1\n"
     )
-    assert load_policy(read_source(tmp_path), evaluates=True).evaluate("any", {}, 0) == 1
+    assert load_policy(read_source(str(tmp_path)), evaluates=True).evaluate("any", {}, 0) == 1
 
 
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"policy\.py"):
-        read_source(tmp_path)
+        read_source(str(tmp_path))
