@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,18 @@ PROBE(%s, struct sock *sk, int old_state, int new_state)
 	return 0;
 }
 """
+EACH_LISTENER = """
+PROBE_CTX(%s, struct bpf_iter__tcp *ctx)
+{
+	struct event_seen e = { .probe = %d };
+	struct sock_common *skc = ctx->sk_common;
+
+	if (skc && READ(skc, skc_state) == BPF_TCP_LISTEN)
+		SEND_ALWAYS(seen, READ(skc, skc_net.net), &e);
+	return 0;
+}
+"""
+ITERATED = 'bpf_iter__tcp = ["sk_common"]\nsock_common = ["skc_net.net", "skc_state"]'
 STRUCTS = 'sock = ["__sk_common", "sk_max_ack_backlog"]\nsock_common = ["skc_net.net"]'
 WITNESS, FIRST, SECOND, ALWAYS = range(4)
 PROBES = {"witness": {"only": WITNESS}, "choosy": {"first": FIRST, "second": SECOND, "always": ALWAYS}}
@@ -151,3 +163,31 @@ def test_a_switch_loses_no_event_of_anyone(rig: Rig, netns: Namespace) -> None:
     assert numbers(events, FIRST, SECOND).keys() == each_once.keys()
     assert numbers(events, FIRST).total() > 0
     assert numbers(events, SECOND).total() > 0
+
+
+def test_an_iterator_runs_when_it_is_attached_and_when_it_is_asked_to(
+    tmp_path: Path, netns: Namespace
+) -> None:
+    probes = {"first": FIRST, "second": SECOND}
+    folder = make_tuner(
+        tmp_path,
+        "sockets",
+        hooks={probe: ["iter:tcp"] for probe in probes},
+        source="".join(EACH_LISTENER % probe for probe in probes.items()),
+        fields=("u32 probe", "u32 number"),
+        structs=ITERATED,
+    )
+    with opened(tmp_path / "cache") as rig, netns.entered(), socket.create_server(("127.0.0.1", 0)):
+        rig.load(folder)
+        rig.bpf.detach("sockets")
+        rig.events()
+
+        def run(act: Callable[[], object]) -> set[int]:
+            act()
+            return {event["probe"] for event in rig.events()}
+
+        assert run(lambda: rig.bpf.attach("sockets", ["first"])) == {FIRST}
+        assert run(lambda: rig.bpf.attach("sockets", ["first", "second"])) == {SECOND}
+        assert run(lambda: rig.bpf.run_iterators("sockets", ["first"])) == {FIRST}
+        assert run(lambda: rig.bpf.attach("sockets", ["second"])) == set()
+        assert run(lambda: rig.bpf.run_iterators("sockets")) == {SECOND}
