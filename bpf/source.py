@@ -76,7 +76,7 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         body=_body(declaration, text, folder)
         + '#line 1 "entries"\n'
         + "".join(
-            entry_function(entry_name(probe.name, index), bodies[probe.name], hook)
+            entry_function(entry_name(probe.name, index), bodies[probe.body_of(hook)], hook)
             for probe, index, hook in rungs
         ),
         structs=_merge(declaration.structs, _HEADER_STRUCTS, extra),
@@ -85,7 +85,8 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         signatures=[
             wanted
             for probe, index, hook in rungs
-            if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.name])) is not None
+            if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.body_of(hook)]))
+            is not None
         ],
     )
 
@@ -114,9 +115,10 @@ def _read_probe(declaration: Declaration, folder: Path) -> str:
 
 
 def _check_body(declaration: Declaration, probe: Probe, hook: Hook, bodies: Mapping[str, Body]) -> None:
-    body = bodies.get(probe.name)
+    name = probe.body_of(hook)
+    body = bodies.get(name)
     if body is None:
-        cause = f"{PROBE_FILE} has no body for probe '{probe.name}'"
+        cause = f"{PROBE_FILE} has no body '{name}' for probe '{probe.name}'"
     elif (fault := body.misfit(hook)) is not None:
         cause = f"probe '{probe.name}' and its hook {hook}: {fault}"
     else:
@@ -131,6 +133,10 @@ def _head(declaration: Declaration, flavour: Flavour) -> str:
         "PROBE_COUNT": max(1, len(declaration.probes)),
         **{f"SCENARIO_{scenario.id}": i for i, scenario in enumerate(declaration.scenarios)},
         **{f"PROBE_SLOT_{probe.name}": i for i, probe in enumerate(declaration.probes)},
+        "MIRROR_COUNT": len(declaration.mirrored),
+        **{
+            f"MIRROR_{re.sub('[.-]', '_', tunable.name)}": i for i, tunable in enumerate(declaration.mirrored)
+        },
     }
     return "".join(f"#define {name} {number}\n" for name, number in numbers.items())
 

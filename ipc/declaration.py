@@ -31,7 +31,7 @@ Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 _FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,3})\])?")
 _HOOK = re.compile(
     r"(?P<kind>tp_btf|fentry|fexit|kprobe|kretprobe|raw_tp|tracepoint|sockops|cgroup|iter|poll)"
-    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?"
+    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?(?:@(?P<body>[a-z][a-z0-9_]*))?"
 )
 
 
@@ -65,6 +65,8 @@ class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the kernel's documentation calls each field, for log lines; empty: not named."""
     writer: Writer = Writer.SYSCTL
     format: Format = Format.INTEGERS
+    mirror: bool = False
+    """Probes may read the current value, with TUNABLE(); for what they cannot find in kernel memory."""
 
     def bounds(self, side: str) -> list[str]:
         """The formulas of "floor" or "cap", one per field."""
@@ -80,6 +82,22 @@ class EventField(msgspec.Struct, frozen=True):
     """0: a scalar; else the number of array elements."""
 
 
+class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A count that the kernel keeps per namespace, read there when an event of a scenario that names
+    it is handed over. For evidence; what happens often enough to cost something is better counted by
+    the kernel than by a probe.
+
+    `match` is a regular expression with one group, an integer; all matches are added up. `column` stands
+    in for it in files like /proc/net/netstat, where kernels differ in what column a count is: "TcpExt
+    ListenDrops", the table and the column's head.
+    """
+
+    name: Identifier
+    file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
+    match: str = ""
+    column: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9]+ [A-Za-z0-9]+)?$")] = ""
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happened. Without `event` it is one that only the policy raises."""
 
@@ -92,6 +110,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
+    counters: list[Identifier] = []
+    repeat_while_rising: list[Identifier] = []
+    """Some of `counters`: the last event is handed over again, a second later each time, until none of them
+    rises any more. For what goes on without another event."""
 
     @property
     def fields(self) -> list[EventField]:
@@ -150,6 +172,10 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether it looks once at what is there, instead of waiting for something to happen."""
         return any(hook.kind == "iter" for hook in self.ladder)
 
+    def body_of(self, hook: Hook) -> str:
+        """The body in probe.bpf.c that serves `hook`."""
+        return hook.body or self.name
+
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """`kind:target`; `arguments` maps the body's arguments to the hook's, None: in order."""
@@ -157,6 +183,8 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     target: str = ""
     arguments: tuple[int, ...] | None = None
+    body: str = ""
+    """The body for a rung that sees something else than the others; empty: the probe's own."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
@@ -194,6 +222,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     strategies: list[Strategy] = []
     """At the start the first one is active whose probes this kernel has hooks for. Empty: all probes are
     always attached."""
+    counters: list[Counter] = []
     inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
@@ -218,6 +247,15 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         resting = {name for strategy in self.strategies for name in strategy.probes} - {*active.probes}
         return [probe.name for probe in self.probes if probe.name not in resting]
 
+    @cached_property
+    def mirrored(self) -> list[Tunable]:
+        """What probes read with TUNABLE()."""
+        return [tunable for tunable in self.tunables if tunable.mirror]
+
+    @cached_property
+    def counters_by_name(self) -> dict[str, Counter]:
+        return {counter.name: counter for counter in self.counters}
+
 
 def load_declaration(folder: Path) -> Declaration:
     """Read and check `folder`/tuner.toml. Raises DeclarationError."""
@@ -241,6 +279,7 @@ def parse_hook(text: str) -> Hook:
         kind=match["kind"],
         target=match["target"] or "",
         arguments=tuple(map(int, arguments.split(","))) if arguments else None,
+        body=match["body"] or "",
     )
 
 
@@ -255,12 +294,23 @@ def _check(declaration: Declaration) -> None:
     _unique("tunable", [tunable.name for tunable in declaration.tunables])
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
+    _unique("counter", [counter.name for counter in declaration.counters])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
+    for counter in declaration.counters:
+        if bool(counter.match) == bool(counter.column):
+            raise ValueError(f"counter '{counter.name}' needs either a match or a column")
+        if counter.match and re.compile(counter.match).groups != 1:
+            raise ValueError(f"counter '{counter.name}': its match needs one group")
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+        for name in scenario.counters:
+            if name not in declaration.counters_by_name:
+                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
+        if not set(scenario.repeat_while_rising) <= set(scenario.counters):
+            raise ValueError(f"scenario '{scenario.id}' repeats for a counter that is not one of its own")
     for probe in declaration.probes:
         _check_probe(declaration, probe)
     _check_strategies(declaration)
@@ -281,6 +331,8 @@ def _check_tunable(tunable: Tunable) -> None:
         raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
+    if tunable.mirror and (tunable.scope is Scope.NETNS or tunable.format is not Format.INTEGERS):
+        raise ValueError(f"{tunable.name} cannot be mirrored: only integers of scope global can")
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:

@@ -10,6 +10,7 @@ from bpftune.ipc.control import TunerState
 from bpftune.ipc.errors import NetnsGone
 from bpftune.ipc.messages import Answer, Note, Outcome, Status, View
 from bpftune.supervisor.announcer import Announcer
+from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
@@ -24,6 +25,7 @@ class TunerHost:
         *,
         roster: Roster,
         decisions: Decisions,
+        counters: Counters,
         registry: NetnsRegistry,
         announcer: Announcer,
         logger: Logger,
@@ -33,6 +35,7 @@ class TunerHost:
     ) -> None:
         self._roster = roster
         self._decisions = decisions
+        self._counters = counters
         self._registry = registry
         self._announcer = announcer
         self._logger = logger
@@ -45,6 +48,9 @@ class TunerHost:
         if view is None:
             self._namespace_missing()
         return view
+
+    def read_counters(self, tuner: str, scenario_id: str, netns_cookie: int) -> dict[str, int]:
+        return self._counters.read(self._roster[tuner].declaration, scenario_id, netns_cookie)
 
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         entry = self._roster[tuner]

@@ -44,6 +44,8 @@ class Situation:
     memory_bytes: int
     tunables: Mapping[str, TunableView]
     """Those of the namespace and the global ones; what this kernel lacks is absent."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """With an event: the counters that its scenario names, as the namespace counts them."""
     strategy: str = ""
     """The active one, for a tuner that declares strategies. An event may still be one that the strategy
     before it had seen."""

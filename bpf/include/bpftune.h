@@ -31,7 +31,9 @@
  *   is the body of [[probes]] "name" for tp_btf, fentry, fexit, kprobe, kretprobe and raw_tp
  *   rungs. The arguments are the hook's, in order; hooks = ["tp_btf:x(1,0)"] passes the hook's
  *   argument 1 as the body's first and 0 as its second. The return value of a fexit hook
- *   counts as the argument behind the last one, that of a kretprobe as argument 0.
+ *   counts as the argument behind the last one, that of a kretprobe as argument 0. A rung that
+ *   sees something else than the others names a body of its own: "kprobe:y(0)@other" is served
+ *   by PROBE(other, ...).
  *
  *	PROBE_CTX(name, struct bpf_sock_ops *ctx)
  *	{
@@ -57,6 +59,10 @@
  *   follows one pointer: READ(READ(sk, sk_dst_cache), dev). Pointers read this way need no
  *   NULL check before the next READ, which yields 0. [structs] "a->b" names member b of the
  *   unnamed struct that pointer member a points to. PROBED is 1 in the kprobe flavour.
+ *
+ *	TUNABLE(net_ipv4_tcp_mem, 1)	field 1 of a global tunable that says mirror = true, as
+ *					the supervisor last saw or wrote it; 0 where this kernel
+ *					lacks it. Dots and dashes become underscores.
  *
  * Events
  *
@@ -183,6 +189,24 @@ BPF_TABLE("hash", struct place, u8, shared_off, 16384);
 BPF_TABLE("hash", struct place, u8, shared_changed, 16384);
 BPF_TABLE("lru_hash", struct place, struct rate, shared_rates, 16384);
 BPF_TABLE("percpu_hash", u32, struct counters, shared_counters, 512);
+
+#if MIRROR_COUNT
+/* As wide as a tunable may be. */
+struct tunable {
+	s64 fields[8];
+};
+
+BPF_ARRAY(mirror, struct tunable, MIRROR_COUNT);
+
+static __always_inline s64 read_mirror(int index, int field)
+{
+	struct tunable *tunable = mirror.lookup(&index);
+
+	return tunable ? tunable->fields[field & 7] : 0;
+}
+
+#define TUNABLE(name, field) read_mirror(MIRROR_##name, field)
+#endif
 
 /* One slot per probe of this tuner. */
 BPF_PERCPU_ARRAY(samples, struct sample, PROBE_COUNT);

@@ -79,9 +79,12 @@ def assert_changed_as_logged(daemon: Daemon, key: str, where: Namespace, first: 
 
 
 def assert_grown(values: list[int]) -> None:
-    assert values[-1] >= BUFFER_BYTES, f"too little for the path: {values}"
+    """Up to what the path needs; a step that did not pay may be taken back, after which nothing grows."""
+    peak = values.index(max(values))
+    assert values[peak] >= BUFFER_BYTES, f"too little for the path: {values}"
     assert values[-1] <= 4 * BUFFER_BYTES, f"far more than the path needs: {values}"
-    assert values == sorted(values)
+    assert values[: peak + 1] == sorted(values[: peak + 1])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
 
 
 @pytest.mark.parametrize("address", ["b_ipv4", "b_ipv6"])
@@ -103,7 +106,8 @@ def test_rmem_grows_for_a_bulk_receiver_and_only_there(
     print(f"{tuner['changes']} changes to {values[-1]}, event to write in us: {tuner['write_latency_us']}")
     assert f"-> ({distant.b.read_sysctl(RMEM)}) in netns '{distant.b.name}'" in tuner["last_change"]
     hooks = {hook["probe"]: hook["hook"] for hook in tuner["hooks"]}
-    assert hooks == {"receive": "tp_btf:tcp_rcv_space_adjust", "send": "sockops", "adopt": "iter:tcp"}
+    expected = {"receive": "tp_btf:tcp_rcv_space_adjust", "send": "sockops", "adopt": "iter:tcp"}
+    assert hooks.items() >= expected.items()
     assert all(0 < latency < 5_000_000 * SCALE for latency in tuner["write_latency_us"])
     summary = daemon.stop().summary
     assert (
@@ -174,7 +178,7 @@ def test_sockets_with_sizes_of_their_own_cause_nothing(distant: Pair, start_daem
             assert traffic.send(distant.a, to, seconds=CONNECTION_S, sndbuf_bytes=32768) >= CHUNK_BYTES
 
     tuner = daemon.tuner(TUNER)
-    assert [counted["sent"] for counted in tuner["counters"]] == [0, 0]
+    assert not any(counted["sent"] for counted in tuner["counters"])
     assert snapshot(distant.a, distant.b) == before
 
 
@@ -218,6 +222,11 @@ def established(where: Namespace) -> bool:
     return bool(where.run("ss", "-Htn", "state", "established", f"dport = :{traffic.PORT}").strip())
 
 
+MOST_ROUNDS = 12
+"""Ten steps are the most that is allowed, and two rounds without one end it."""
+
+
+@pytest.mark.timeout(240)
 def test_growth_settles_where_connections_share_the_path(distant: Pair, start_daemon: StartDaemon) -> None:
     """Each could take more, together they fill the path."""
     distant.b.write_sysctl(RMEM, SMALL_RMEM)
@@ -228,7 +237,7 @@ def test_growth_settles_where_connections_share_the_path(distant: Pair, start_da
             stack.enter_context(traffic.receiver(distant.b, distant.b_ipv4, port=traffic.PORT + i))
             for i in range(3)
         ]
-        for _ in range(5):
+        while len(changes) < MOST_ROUNDS and not has_settled(changes):
             with contextlib.ExitStack() as senders:
                 started = [
                     senders.enter_context(traffic.sending(distant.a, one, seconds=CONNECTION_S)) for one in to
@@ -239,6 +248,11 @@ def test_growth_settles_where_connections_share_the_path(distant: Pair, start_da
 
     value = largest(distant.b.read_sysctl(RMEM))
     print(f"changes after each round: {changes}, limit {value}")
+    assert has_settled(changes)
     assert 1 <= changes[-1] <= 10
-    assert changes[-1] == changes[-2]
     assert value <= 4 * BUFFER_BYTES
+
+
+def has_settled(changes: list[int]) -> bool:
+    """Two rounds in a row brought no change."""
+    return len(changes) > 2 and changes[-1] == changes[-3]

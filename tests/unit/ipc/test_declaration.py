@@ -72,6 +72,8 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('scope = "netns"', 'scope = "netns"\nmirror = true', "cannot be mirrored"),
+        ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
 )
@@ -96,6 +98,45 @@ def test_hooks_print_as_they_are_written(text: str) -> None:
 @pytest.mark.parametrize("folder", sorted(SHIPPED.glob("*/tuner.toml")), ids=lambda path: path.parent.name)
 def test_shipped_declarations_are_valid(folder: Path) -> None:
     assert load_declaration(folder.parent).tunables
+
+
+def test_a_rung_may_name_its_body() -> None:
+    hook = parse_hook("kprobe:inet_frag_find(1)@find")
+
+    assert (hook.target, hook.arguments, hook.body) == ("inet_frag_find", (1,), "find")
+    assert str(hook) == "kprobe:inet_frag_find"
+
+
+COUNTER = """
+[[counters]]
+name = "lost"
+file = "/proc/net/snmp"
+match = 'Udp: (\\d+)'
+"""
+
+
+def test_counters_are_checked(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL + COUNTER).counters_by_name["lost"].file == "/proc/net/snmp"
+    other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
+    with pytest.raises(DeclarationError, match="its match needs one group"):
+        load(tmp_path, other, "other")
+    neither = SMALL.replace("small", "neither") + COUNTER.replace("match", "# match")
+    with pytest.raises(DeclarationError, match="either a match or a column"):
+        load(tmp_path, neither, "neither")
+
+
+def test_an_event_is_repeated_for_counters_of_its_own_only(tmp_path: Path) -> None:
+    named = SMALL.replace("event =", 'counters = ["lost"]\nrepeat_while_rising = ["lost"]\nevent =') + COUNTER
+    assert load(tmp_path, named).scenarios[0].repeat_while_rising == ["lost"]
+    other = named.replace("small", "other").replace('counters = ["lost"]\n', "")
+    with pytest.raises(DeclarationError, match="not one of its own"):
+        load(tmp_path, other, "other")
+
+
+def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
+    text = SMALL.replace('scope = "netns"', 'scope = "global"\nmirror = true', 1)
+
+    assert [tunable.name for tunable in load(tmp_path, text).mirrored] == ["net.core.somaxconn"]
 
 
 POLLED = (
