@@ -45,6 +45,7 @@ class Bpf:
         shift: int,
         log: Callable[[str], None],
         legacy: bool = False,
+        dry_run: bool = False,
         cgroup: Path | None = None,
         builder: Builder | None = None,
     ) -> None:
@@ -52,7 +53,7 @@ class Bpf:
         self._builder = builder or Builder(self._cache)
         self._legacy = legacy
         self._cgroup = cgroup
-        self._settings = Settings(shift=shift)
+        self._settings = Settings(shift=shift, dry_run=dry_run)
         self._maps = Maps()
         self._shared: SharedState | None = None
         self._ring: Ring | None = None

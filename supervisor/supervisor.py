@@ -151,6 +151,7 @@ class Supervisor:
             shift=self._options.shift,
             log=self._logger.info,
             legacy=self._options.legacy,
+            dry_run=self._options.dry_run,
             cgroup=self._options.cgroup,
         )
         self._cleanup.callback(self._bpf.close)

@@ -58,6 +58,12 @@
  *   NULL check before the next READ, which yields 0. [structs] "a->b" names member b of the
  *   unnamed struct that pointer member a points to. PROBED is 1 in the kprobe flavour.
  *
+ *	READ_UNTYPED(rtable, rt_gw4)		one member, behind a cast that the verifier does
+ *						not believe: the rtable of a dst_entry
+ *
+ *   reads with bpf_probe_read_kernel in every flavour. Kernels locked down for confidentiality
+ *   refuse programs with that call: have it in a probe of its own that the tuner can do without.
+ *
  * Events
  *
  *	struct event_rmem_near_max e = {};
@@ -85,6 +91,7 @@
  *	is_off(net)		is the tuner off in that namespace? (SEND asks as well)
  *	is_changed(net)		has the supervisor changed a tunable of this tuner there?
  *	is_supervisor()		does the supervisor itself run this?
+ *	is_dry_run()		--dry-run: a probe that acts by itself must not
  *	current_net()		the current task's struct net; needs [structs]
  *				task_struct = ["nsproxy"] and nsproxy = ["net_ns"]
  */
@@ -98,17 +105,19 @@
 #define PROBE(name, args...) static __always_inline int body_##name(args)
 #define PROBE_CTX(name, arg) static __always_inline int body_##name(arg)
 
-#if PROBED
 /* BCC may redefine bpf_probe_read_kernel to the older helper: name it by its number. */
 static long (*read_kernel)(void *dst, u32 size,
 			   const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 
-#define READ(ptr, path)                                               \
+#define READ_UNTYPED(ptr, path)                                       \
 	({                                                            \
-		__typeof__((ptr)->path) __value = 0;                  \
+		__typeof__((ptr)->path) __value = { 0 };              \
 		read_kernel(&__value, sizeof(__value), &(ptr)->path); \
 		__value;                                              \
 	})
+
+#if PROBED
+#define READ(ptr, path) READ_UNTYPED(ptr, path)
 #define READ_BITS(ptr, member)                                                 \
 	({                                                                     \
 		__typeof__((ptr)->__bits_##member) __unit = {};                \
@@ -149,6 +158,8 @@ struct event_header {
 struct settings {
 	u32 shift;
 	u32 supervisor_pid;
+	u32 dry_run;
+	u32 pad;
 };
 
 /* One tuner in one namespace. */
@@ -203,6 +214,14 @@ static __always_inline bool is_supervisor(void)
 	struct settings *settings = shared_settings.lookup(&zero);
 
 	return settings && settings->supervisor_pid == bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline bool is_dry_run(void)
+{
+	int zero = 0;
+	struct settings *settings = shared_settings.lookup(&zero);
+
+	return !settings || settings->dry_run;
 }
 
 static __always_inline bool is_off(struct net *net)
