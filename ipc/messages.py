@@ -66,12 +66,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision worth a log line that changes nothing: growth stopped, frozen, at the cap."""
+    """A decision worth a log line that asks for no change: growth stopped, frozen, at the cap."""
 
     tunable: str
     netns_cookie: int
     scenario: str
     text: str
+    acts: int = 0
+    """How often the probe acted by itself, for a tunable with writer "socket": counted like changes,
+    and announced with the scenario's sentence."""
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bpftune.ipc.control import TunerState
 from bpftune.ipc.errors import NetnsGone
 from bpftune.ipc.messages import Answer, Note, Outcome, Status, View
+from bpftune.ipc.declaration import Writer
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
@@ -77,10 +78,16 @@ class TunerHost:
 
     def _note(self, tuner: Tuner, note: Note) -> None:
         declaration = tuner.declaration
-        known = note.tunable in declaration.tunables_by_name and note.scenario in declaration.scenarios_by_id
-        if known:
-            with contextlib.suppress(NetnsGone):
-                self._announcer.noted(declaration, note, self._registry.netns(note.netns_cookie))
+        tunable = declaration.tunables_by_name.get(note.tunable)
+        if tunable is None or note.scenario not in declaration.scenarios_by_id:
+            return
+        with contextlib.suppress(NetnsGone):
+            netns = self._registry.netns(note.netns_cookie)
+            if note.acts > 0 and tunable.writer is Writer.SOCKET:
+                tuner.occurrences[note.scenario, note.tunable, netns] += note.acts
+                self._announcer.acted(declaration, note, netns)
+            else:
+                self._announcer.noted(declaration, note, netns)
 
     def _report(self, tuner: str, outcome: Outcome) -> None:
         """What was not done is for the curious, unless the kernel or the ledger refused it."""

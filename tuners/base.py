@@ -67,8 +67,9 @@ class Situation:
             device_netns_cookie=self.netns.cookie if device else GLOBAL,
         )
 
-    def note(self, tunable: str, scenario: str, text: str) -> Note:
-        return Note(tunable=tunable, netns_cookie=self._cookie(tunable), scenario=scenario, text=text)
+    def note(self, tunable: str, scenario: str, text: str, *, acts: int = 0) -> Note:
+        cookie = self._cookie(tunable)
+        return Note(tunable=tunable, netns_cookie=cookie, scenario=scenario, text=text, acts=acts)
 
     def _cookie(self, tunable: str) -> int:
         declared = self.declaration.tunables_by_name[tunable]
