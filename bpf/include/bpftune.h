@@ -88,6 +88,7 @@
  *	near_full(value, limit)	is value within one step (limit >> shift) of limit?
  *	sampled(probe)		true for 1 in 4 calls of that probe on this CPU, and fewer
  *				while those come less than 10 ms apart
+ *	learned(old, seen)	old, moved towards seen by the learning rate (seen - old >> shift)
  *	is_off(net)		is the tuner off in that namespace? (SEND asks as well)
  *	is_changed(net)		has the supervisor changed a tunable of this tuner there?
  *	is_supervisor()		does the supervisor itself run this?
@@ -210,6 +211,14 @@ static __always_inline bool near_full(s64 value, s64 limit)
 
 static __always_inline bool is_supervisor(void)
 {
+static __always_inline s64 learned(s64 old, s64 seen)
+{
+	int zero = 0;
+	struct settings *settings = shared_settings.lookup(&zero);
+
+	return settings ? old + ((seen - old) >> (settings->shift & 63)) : old;
+}
+
 	int zero = 0;
 	struct settings *settings = shared_settings.lookup(&zero);
 
