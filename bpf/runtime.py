@@ -119,6 +119,16 @@ class Bpf:
     def counters(self, tuner: str) -> list[ScenarioCounters]:
         return self._state.read_counters(self._loaded(tuner).declaration)
 
+    def rows(self, tuner: str, map_name: str) -> dict[bytes, bytes]:
+        """What a map that the tuner declares as a table holds now, by key."""
+        return self._loaded(tuner).rows(map_name)
+
+    def forget(self, netns_cookie: int, tuner: str) -> None:
+        """A namespace is gone, and with it everything noted for it in the kernel."""
+        self.set_off(netns_cookie, tuner, off=False)
+        self.set_changed(netns_cookie, tuner, changed=False)
+        self._loaded(tuner).forget(netns_cookie)
+
     def ring_dropped(self) -> int:
         """Events of all tuners lost because the ring buffer was full, since the start."""
         counted = [counters for tuner in self._tuners for counters in self.counters(tuner)]

@@ -17,10 +17,11 @@ from bpftune.bpf.entries import entry_name
 from bpftune.bpf.ladder import Footing, climb
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.rungs import flavour_of, program_type
+from bpftune.bpf.tables import TableMap
 from bpftune.bpf.unit import Flavour, Object
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Hook, Poll, Probe
-from bpftune.ipc.errors import HookRefused
+from bpftune.ipc.errors import BpfError, HookRefused
 
 _LD_IMM64 = 0x18
 _PSEUDO_MAP = (1, 2)
@@ -46,6 +47,7 @@ class TunerBpf:
         self._legacy = legacy
         self._maps = Maps(shared)
         self._map_fds = {Flavour.TYPED: self._maps.open(compiled.maps)}
+        self._tables = self._open_tables()
         self._programs: dict[str, int] = {}
         self._footings: dict[str, Footing] = {}
         self._attached = False
@@ -67,6 +69,15 @@ class TunerBpf:
             for footing in standing
             if footing.probe.poll is not None and footing.hook is not None and footing.hook.kind == "poll"
         ]
+
+    def rows(self, map_name: str) -> dict[bytes, bytes]:
+        """What a map declared under [[tables]] holds now."""
+        return self._tables[map_name].rows()
+
+    def forget(self, netns_cookie: int) -> None:
+        """Delete the rows of a namespace that is gone."""
+        for table in self._tables.values():
+            table.forget(netns_cookie)
 
     def attach_all(self) -> None:
         """Climb every ladder, iterators last: they finish what the other probes begin."""
@@ -112,6 +123,13 @@ class TunerBpf:
         if entry not in self._programs:
             self._programs[entry] = self._load(entry, probe, hook)
         return hooks.attach(hook, self._programs[entry], cgroup=self._cgroup)
+
+    def _open_tables(self) -> dict[str, TableMap]:
+        try:
+            return {table.map: TableMap(table, self._maps) for table in self.declaration.tables}
+        except BpfError:
+            self._maps.close()
+            raise
 
     def _load(self, entry: str, probe: Probe, hook: Hook) -> int:
         flavour = flavour_of(hook)

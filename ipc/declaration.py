@@ -79,6 +79,9 @@ class EventField(msgspec.Struct, frozen=True):
     """0: a scalar; else the number of array elements."""
 
 
+NETNS_COOKIE = EventField("u64", "netns_cookie", 0)
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happened. Without `event` it is one that only the policy raises."""
 
@@ -129,6 +132,29 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return [parse_hook(text) for text in self.hooks]
 
 
+class MapTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A BPF map of the probes that the summary shows: its rows go to the policy, which makes tables of them.
+
+    A key whose first field is `u64 netns_cookie` goes with that namespace.
+    """
+
+    map: Identifier
+    key: Annotated[list[str], msgspec.Meta(min_length=1)]
+    value: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+    @property
+    def key_fields(self) -> list[EventField]:
+        return [_parse_field(text) for text in self.key]
+
+    @property
+    def value_fields(self) -> list[EventField]:
+        return [_parse_field(text) for text in self.value]
+
+    @property
+    def per_netns(self) -> bool:
+        return self.key_fields[0] == NETNS_COOKIE
+
+
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """`kind:target`; `arguments` maps the body's arguments to the hook's, None: in order."""
 
@@ -148,6 +174,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    tables: list[MapTable] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
     enums: dict[str, list[str]] = {}
@@ -203,12 +230,16 @@ def _check(declaration: Declaration) -> None:
     _unique("tunable", [tunable.name for tunable in declaration.tunables])
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
+    _unique("table of map", [table.map for table in declaration.tables])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+    for table in declaration.tables:
+        fields = [*table.key_fields, *table.value_fields]
+        _unique(f"field of map '{table.map}'", [field.name for field in fields])
     for probe in declaration.probes:
         _check_probe(declaration, probe)
 

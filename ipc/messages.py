@@ -138,10 +138,21 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     state: bool
 
 
+class MapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a BPF map, as the kernel hands it out."""
+
+    key: bytes
+    value: bytes
+
+
 class Summarize(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Answered with `Report`."""
 
     seq: int
+    maps: dict[str, list[MapRow]] = {}
+    """What the maps declared under [[tables]] hold."""
+    namespaces: list[Netns] = []
+    """Who is meant by a cookie in those maps; empty for a tuner without any."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):

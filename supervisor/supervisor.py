@@ -214,6 +214,7 @@ class Supervisor:
             ],
         )
         self._host = TunerHost(
+            bpf=self._bpf,
             roster=self._roster,
             decisions=self._decisions,
             registry=self._registry,
@@ -353,8 +354,7 @@ class Supervisor:
     def _forget_in_tuners(self, cookie: int) -> None:
         for tuner in self._roster:
             tuner.forget(cookie)
-            self._bpf.set_off(cookie, tuner.name, off=False)
-            self._bpf.set_changed(cookie, tuner.name, changed=False)
+            self._bpf.forget(cookie, tuner.name)
 
     def _give_up(self) -> None:
         self._logger.error("no tuner works any more: ending, so that the service manager can act")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the workers get from the supervisor: views of their tunables, decisions, a place in the log."""
+"""What the workers get from the supervisor: views of their tunables, decisions, the rows of their
+maps, a place in the log."""
 
 from __future__ import annotations
 
@@ -7,15 +8,19 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import TunerState
-from bpftune.ipc.errors import NetnsGone
-from bpftune.ipc.messages import Answer, Note, Outcome, Status, View
 from bpftune.ipc.declaration import Writer
+from bpftune.ipc.errors import NetnsGone
+from bpftune.ipc.messages import Answer, MapRow, Note, Outcome, Status, Summarize, View
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.roster import Roster, Tuner
+
+MAX_MAP_BYTES = 1 << 20
+"""of one map, in one message"""
 
 
 class TunerHost:
@@ -24,6 +29,7 @@ class TunerHost:
     def __init__(
         self,
         *,
+        bpf: Bpf,
         roster: Roster,
         decisions: Decisions,
         registry: NetnsRegistry,
@@ -32,6 +38,7 @@ class TunerHost:
         namespace_missing: Callable[[], None],
         all_failed: Callable[[], None],
     ) -> None:
+        self._bpf = bpf
         self._roster = roster
         self._decisions = decisions
         self._registry = registry
@@ -59,6 +66,14 @@ class TunerHost:
             outcomes.append(outcome)
         return outcomes
 
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        tables = self._roster[tuner].declaration.tables
+        return Summarize(
+            seq=seq,
+            maps={table.map: self._rows(tuner, table.map) for table in tables},
+            namespaces=self._registry.known() if tables else [],
+        )
+
     def log_worker(self, tuner: str, text: str, priority: int) -> None:
         self._logger.log(Priority(priority), f"{tuner}: {text}", tuner=tuner)
 
@@ -75,6 +90,11 @@ class TunerHost:
             )
             if all(one.state is TunerState.FAILED for one in self._roster):
                 self._all_failed()
+
+    def _rows(self, tuner: str, map_name: str) -> list[MapRow]:
+        rows = [MapRow(key=key, value=value) for key, value in self._bpf.rows(tuner, map_name).items()]
+        row_bytes = len(rows[0].key) + len(rows[0].value) if rows else 1
+        return rows[: MAX_MAP_BYTES // row_bytes]
 
     def _note(self, tuner: Tuner, note: Note) -> None:
         declaration = tuner.declaration

@@ -68,6 +68,9 @@ class WorkerOwner(Protocol):
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         """Check and apply; `scenario_time_ns` is the event's BPF timestamp, 0 if no event asked."""
 
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        """The request for the tuner's tables, with what it needs to make them."""
+
     def log_worker(self, tuner: str, text: str, priority: int) -> None: ...
 
     def state_changed(self, tuner: str) -> None: ...
@@ -189,7 +192,7 @@ class Worker:
             return
         self._seq += 1
         self._reports[self._seq] = done
-        self._life.send(Summarize(seq=self._seq), owing=_summarize(self._seq))
+        self._life.send(self._owner.summarize(self._tuner, self._seq), owing=_summarize(self._seq))
 
     # From the lifecycle.
 

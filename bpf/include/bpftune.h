@@ -13,6 +13,8 @@
  *					underscores. A member without '?' is always there.
  *	SKB_DROP_REASON_...		the constants named in [enums], where this kernel has them
  *	struct event_<scenario>		struct event_header header; then the event's fields
+ *	struct <map>_key, <map>_value	the fields of [[tables]] map, for the BPF_HASH or BPF_TABLE
+ *					of that name
  *
  * so a probe includes no other header. Types are u8..u64, s8..s64, bool. There are no globals:
  * state lives in maps (BPF_HASH, BPF_ARRAY, BPF_PERCPU_ARRAY, BPF_PERCPU_HASH, BPF_SK_STORAGE,
@@ -86,9 +88,9 @@
  *	}
  *
  *	near_full(value, limit)	is value within one step (limit >> shift) of limit?
+ *	learned(old, seen)	old, moved towards seen by the learning rate (seen - old >> shift)
  *	sampled(probe)		true for 1 in 4 calls of that probe on this CPU, and fewer
  *				while those come less than 10 ms apart
- *	learned(old, seen)	old, moved towards seen by the learning rate (seen - old >> shift)
  *	is_off(net)		is the tuner off in that namespace? (SEND asks as well)
  *	is_changed(net)		has the supervisor changed a tunable of this tuner there?
  *	is_supervisor()		does the supervisor itself run this?
@@ -209,8 +211,6 @@ static __always_inline bool near_full(s64 value, s64 limit)
 	return value + (limit >> (settings->shift & 63)) >= limit;
 }
 
-static __always_inline bool is_supervisor(void)
-{
 static __always_inline s64 learned(s64 old, s64 seen)
 {
 	int zero = 0;
@@ -219,6 +219,8 @@ static __always_inline s64 learned(s64 old, s64 seen)
 	return settings ? old + ((seen - old) >> (settings->shift & 63)) : old;
 }
 
+static __always_inline bool is_supervisor(void)
+{
 	int zero = 0;
 	struct settings *settings = shared_settings.lookup(&zero);
 
