@@ -19,7 +19,7 @@ from typing import Any
 import bpftune
 from bpftune.bpf.btf import VMLINUX
 from bpftune.bpf.cache import Cache
-from bpftune.bpf.fingerprint import compiler_python, environment_digest, unit_key
+from bpftune.bpf.fingerprint import compiler_python, environment_checksum, unit_key
 from bpftune.bpf.unit import Object, Unit
 from bpftune.ipc.errors import CompileError
 
@@ -37,7 +37,7 @@ class Builder:
         cache: Cache,
         *,
         compile_units: CompileUnits | None = None,
-        environment: Callable[[], bytes] = environment_digest,
+        environment: Callable[[], int] = environment_checksum,
     ) -> None:
         self._cache = cache
         self._compile = compile_units or compile_in_child
@@ -100,6 +100,8 @@ def _run_child(units: Sequence[Unit]) -> _ChildRun:
             capture_output=True,
             env=_environment(),
             cwd="/",
+            # Ctrl-C is the supervisor's to act on: a compiler that it ends would look broken.
+            start_new_session=True,
             timeout=_TIMEOUT_S,
             check=False,
         )

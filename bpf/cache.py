@@ -2,7 +2,7 @@
 """Compiled units on disk, one file per tuner and flavour.
 
 What is in here is loaded into the kernel as it stands, so the directory is root's alone and an
-entry must prove itself: one line "bpftune-cache 1 <key> <sha256 of the rest>", then JSON. Anything
+entry must prove itself: one line "bpftune-cache 2 <key> <CRC-32 of the rest>", then JSON. Anything
 else is passed over with one log line, and the rebuilt entry takes its place. The builder calls this.
 """
 
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import stat
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from bpftune.bpf.unit import Object, Unit
 
-_MAGIC = b"bpftune-cache 1"
+_MAGIC = b"bpftune-cache 2"
 _MAX_ENTRY_BYTES = 4 << 20
 _TEMPORARY = ".new"
 _OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -126,7 +126,7 @@ def _parse(data: bytes, key: str) -> Object:
         raise _Unusable("foreign, not made by this version of bpftune")
     if made_for != key.encode():
         raise _Unusable("stale, made for another kernel, source or compiler")
-    if hashlib.sha256(payload).hexdigest().encode() != rest:
+    if _checksum(payload) != rest:
         raise _Unusable("damaged, its checksum does not match")
     try:
         return Object.from_json(json.loads(payload))
@@ -136,8 +136,11 @@ def _parse(data: bytes, key: str) -> Object:
 
 def _format(compiled: Object, key: str) -> bytes:
     payload = json.dumps(compiled.as_json()).encode()
-    checksum = hashlib.sha256(payload).hexdigest()
-    return b"%s %s %s\n%s" % (_MAGIC, key.encode(), checksum.encode(), payload)
+    return b"%s %s %s\n%s" % (_MAGIC, key.encode(), _checksum(payload), payload)
+
+
+def _checksum(payload: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(payload)
 
 
 def _replace_entry(directory: int, name: str, data: bytes) -> None:

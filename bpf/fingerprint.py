@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a compiled unit depends on, as one hash: kernel, compiler, our own generator, the source.
+"""What a compiled unit depends on, as checksums: kernel, compiler, our own generator, the source.
 
 The kernel's build id (in /sys/kernel/notes) stands for its BTF, which is thousands of times longer.
-Nothing here imports BCC: finding its files is enough.
+Nothing here imports BCC: finding its files is enough. CRCs tell one state of a machine from the
+next, and only root could make two of them agree on purpose; hashlib would load OpenSSL, 2 MB.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,29 +27,32 @@ _LIBBCC = ("usr/lib/*/libbcc.so.0", "usr/lib64/libbcc.so.0", "usr/lib/libbcc.so.
 _DISTRIBUTION_PACKAGES = ("usr/lib/python3/dist-packages", "usr/lib/python3*/site-packages")
 
 
-def environment_digest(*, notes: Path = NOTES, root: Path = Path("/")) -> bytes:
+def environment_checksum(*, notes: Path = NOTES, root: Path = Path("/")) -> int:
     """Everything but the unit."""
-    digest = hashlib.sha256()
-    system = os.uname()
-    for text in (system.release, system.version, system.machine):
-        digest.update(text.encode() + b"\0")
-    digest.update(notes.read_bytes())
-    for path in (*(_BPF / name for name in _GENERATOR), *_shim_files()):
-        digest.update(str(path.relative_to(_BPF)).encode() + path.read_bytes())
-    for path in _bcc_files(root):
-        status = path.stat()
-        digest.update(f"{path} {status.st_mtime_ns} {status.st_size}\n".encode())
-    return digest.digest()
+    return zlib.crc32(b"\0".join(_environment(notes, root)))
 
 
-def unit_key(environment: bytes, unit: Unit) -> str:
+def unit_key(environment: int, unit: Unit) -> str:
+    """`environment` is an `environment_checksum`."""
     text = json.dumps(unit.as_json(), sort_keys=True)
-    return hashlib.sha256(environment + text.encode()).hexdigest()
+    return f"{environment:08x}{zlib.crc32(text.encode()):08x}"
 
 
 def compiler_python() -> str:
     """An interpreter that can import BCC: this one, else the distribution's, which it is built for."""
     return sys.executable if importlib.util.find_spec("bcc") else SYSTEM_PYTHON
+
+
+def _environment(notes: Path, root: Path) -> Iterator[bytes]:
+    system = os.uname()
+    yield from (text.encode() for text in (system.release, system.version, system.machine))
+    yield notes.read_bytes()
+    for path in (*(_BPF / name for name in _GENERATOR), *_shim_files()):
+        yield str(path.relative_to(_BPF)).encode()
+        yield path.read_bytes()
+    for path in _bcc_files(root):
+        status = path.stat()
+        yield f"{path} {status.st_mtime_ns} {status.st_size}".encode()
 
 
 def _shim_files() -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Protocol
 from bpftune.bpf.hooks import unavailable
 from bpftune.bpf.rungs import MODERN_KINDS
 from bpftune.ipc.control import HookStatus
-from bpftune.ipc.declaration import Hook, Probe
+from bpftune.ipc.declaration import Hook, Poll, Probe
 from bpftune.ipc.errors import BpfError, HookRefused
 
 LEGACY_REASON = "legacy mode"
@@ -45,6 +45,17 @@ class Footing:
             hook=str(self.hook) if self.hook is not None else None,
             refused=self.refused,
         )
+
+    @property
+    def poll(self) -> Poll | None:
+        """The counter to read: beside a hook only one that follows the hook's events, at the poll rung
+        any, and then all the time."""
+        poll = self.probe.poll
+        if poll is None or self.hook is None:
+            return None
+        if self.hook.kind == "poll":
+            return poll.unprompted
+        return poll if poll.follows else None
 
 
 def climb(probe: Probe, attacher: Attacher, *, legacy: bool) -> Footing:

@@ -105,7 +105,7 @@ class Bpf:
         return self._loaded(tuner).hooks
 
     def polls(self, tuner: str) -> list[Poll]:
-        """Probes whose ladder ended at their poll rung; none while the tuner is detached."""
+        """What has to be polled for the tuner; nothing while it is detached."""
         return self._loaded(tuner).polls
 
     def fileno(self) -> int:

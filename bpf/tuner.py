@@ -64,11 +64,7 @@ class TunerBpf:
     def polls(self) -> list[Poll]:
         """What has to be polled while the tuner is attached."""
         standing = self._footings.values() if self._attached else ()
-        return [
-            footing.probe.poll
-            for footing in standing
-            if footing.probe.poll is not None and footing.hook is not None and footing.hook.kind == "poll"
-        ]
+        return [footing.poll for footing in standing if footing.poll is not None]
 
     def rows(self, map_name: str) -> dict[bytes, bytes]:
         """What a map declared under [[tables]] holds now."""

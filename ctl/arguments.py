@@ -68,6 +68,7 @@ class Arguments:
     timeout_s: float = DEFAULT_TIMEOUT_S
     tuner: str = ""
     netns: str | None = None
+    by_netns: bool = False
     change: int = 0
     target: str = "all"
     dry_run: bool = False
@@ -136,6 +137,10 @@ def _add_global_options(parser: CommandLine, *, in_verb: bool) -> None:
 
 def _add_verb_arguments(parser: CommandLine, verb: Verb) -> None:
     match verb:
+        case Verb.STATUS:
+            parser.add_argument(
+                "--netns", dest="by_netns", action="store_true", help="one line per network namespace"
+            )
         case Verb.RESTART:
             parser.add_argument("tuner", metavar="TUNER")
         case Verb.ENABLE | Verb.DISABLE:

@@ -16,6 +16,7 @@ from bpftune.ctl.numbers import (
 from bpftune.ctl.screen import Colour, Screen
 from bpftune.ctl.values import format_netns, format_where
 from bpftune.ipc.control import Override, StatusReply, TunerState, TunerStatus
+from bpftune.ipc.messages import GLOBAL
 from bpftune.ipc.text_table import Cell, format_columns
 
 _COLOURS = {
@@ -33,6 +34,26 @@ def render_status(status: StatusReply, screen: Screen) -> list[str]:
     for tuner in status.tuners:
         lines += ["", *_tuner(tuner, screen)]
     return lines
+
+
+def render_namespaces(status: StatusReply, screen: Screen) -> list[str]:
+    """One line a namespace: what is changed there, and which tuners are off."""
+    changed = {one.netns_cookie: one.tunables for one in status.changed_in}
+    rows: list[list[Cell]] = []
+    for netns in status.namespaces:
+        tunables = [*changed.get(netns.cookie, []), *(changed.get(GLOBAL, []) if netns.initial else [])]
+        off = [
+            tuner.name
+            for tuner in status.tuners
+            for override in tuner.overrides
+            if override.netns.cookie == netns.cookie or override.netns.cookie < 0
+        ]
+        rows.append([netns.name, str(netns.cookie), str(netns.inum), _joined(tunables), _joined(off)])
+    return format_columns(["NETNS", "COOKIE", "INODE", "CHANGED", "OFF"], rows, screen.width)
+
+
+def _joined(names: list[str]) -> str:
+    return " ".join(names) or "-"
 
 
 def render_tuners(status: StatusReply, screen: Screen) -> list[str]:
@@ -70,6 +91,8 @@ def _daemon(status: StatusReply, screen: Screen) -> list[str]:
         lines += screen.field("lost", f"{format_plural(status.ring_dropped, 'event')}, ring buffer full")
     for refused in status.refused_folders:
         lines += screen.field("refused", refused)
+    for rival in status.rivals:
+        lines += screen.field("notice", rival)
     return lines
 
 

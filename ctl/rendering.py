@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bpftune.ctl.arguments import Arguments, Verb
 from bpftune.ctl.render_changes import render_explain, render_history
-from bpftune.ctl.render_status import render_status, render_tuners
+from bpftune.ctl.render_status import render_namespaces, render_status, render_tuners
 from bpftune.ctl.render_values import render_export, render_rollback, render_tunables, render_verify
 from bpftune.ctl.screen import Screen
 from bpftune.ipc.control import (
@@ -32,7 +32,7 @@ FAILED = 1
 def render(reply: Reply, arguments: Arguments, screen: Screen) -> list[str]:  # noqa: PLR0911 - one case a type
     match reply:
         case StatusReply():
-            return (render_tuners if arguments.verb is Verb.TUNERS else render_status)(reply, screen)
+            return _status_view(arguments)(reply, screen)
         case TunablesReply():
             return render_tunables(reply, screen)
         case SummaryReply():
@@ -51,6 +51,12 @@ def render(reply: Reply, arguments: Arguments, screen: Screen) -> list[str]:  # 
             return _wrap_all(reply.lines, screen)
         case Failure():
             return []
+
+
+def _status_view(arguments: Arguments) -> Callable[[StatusReply, Screen], list[str]]:
+    if arguments.verb is Verb.TUNERS:
+        return render_tuners
+    return render_namespaces if arguments.by_netns else render_status
 
 
 def render_summary(reply: SummaryReply, screen: Screen) -> list[str]:

@@ -22,6 +22,7 @@ QUANTITIES = frozenset(
         "field1",
         "field2",
         "prefix_hosts",  # hosts in the prefixes configured on the proposal's device
+        "all_cpus",  # the mask of every CPU that this machine can have
     }
 )
 

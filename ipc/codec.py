@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Bytes <-> typed messages. Raw dicts stop here.
 
-Encoding is MessagePack with a type tag. Anything that is not a known message of a sane size is a
-ProtocolError, never a guess.
+Encoding is JSON with a type tag: MessagePack ends at 64 bits, and the CPU mask of a large machine does
+not. Anything that is not a known message of a sane size is a ProtocolError, never a guess.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Codec(Generic[T]):
     """Encodes any message, decodes only the kinds in `union`."""
 
     def __init__(self, union: type[T] | object, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
+        self._encoder = msgspec.json.Encoder()
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
         self._max_bytes = max_bytes
 
     def encode(self, message: msgspec.Struct) -> bytes:

@@ -119,6 +119,8 @@ class HookStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The rung in use; None: none was accepted."""
     refused: dict[str, str]
     """Better rungs and why the kernel refused them."""
+    unused: str = ""
+    """Why the probe would be of no use on this kernel; no rung is tried then."""
 
 
 class ScenarioCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +172,13 @@ class TunerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """From the event's BPF timestamp to its value written, the newest 256 changes."""
 
 
+class NetnsChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Tunables that differ from the administrator's values because of us; cookie 0: global ones."""
+
+    netns_cookie: int
+    tunables: list[str]
+
+
 class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     version: str
     pid: int
@@ -187,6 +196,9 @@ class StatusReply(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     tuners: list[TunerStatus]
     namespaces: list[Netns]
     refused_folders: list[str]
+    changed_in: list[NetnsChanges] = []
+    rivals: list[str] = []
+    """Other programs that tune the same settings, seen at start."""
 
 
 class TunableStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from bpftune.ipc.bounds import parse_bound
 from bpftune.ipc.errors import DeclarationError
@@ -101,22 +102,38 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Poll(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The last rung: a counter the supervisor reads, at least 1 s apart.
+    """A counter in /proc that the supervisor reads, at least 1 s apart: the last rung of a ladder, or
+    with `follows` what the probe's own events call for.
 
-    An event is made when `field` is nearly full of `limit`. `match` is a regular expression with
-    one group, an integer in `base`; all matches are added up.
+    `match` is a regular expression with one group, an integer in `base`; all matches are added up. An
+    event is made when the sum is nearly full of a limit, or with `rise` when it has grown.
     """
 
     file: Annotated[str, msgspec.Meta(pattern=r"^/proc/[a-z0-9_/]+$")]
     match: str
     base: int = 10
-    limit: str
+    limit: str = ""
     """tunable whose field `limit_field` is the limit."""
     limit_field: int = 0
+    limit_event_field: str = ""
+    rise: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Instead of a limit: an event is made when the sum grew by at least this since the last reading."""
+    interval_event_field: str = ""
+    """Takes the nanoseconds in which it grew."""
     value_event_field: str
-    limit_event_field: str
+    """Takes the sum, or by how much it grew."""
     scenario: Identifier
     interval_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 1
+    follows: str = ""
+    """A scenario of the same probe: where the probe has a hook, the counter is read only while events
+    of that scenario keep coming."""
+    follow_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
+    """How long reading goes on after such an event."""
+
+    @property
+    def unprompted(self) -> Poll:
+        """The same, without waiting for events."""
+        return replace(self, follows="")
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +183,16 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.kind}:{self.target}" if self.target else self.kind
 
 
+class InactiveWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kernel's default of a tunable that shows that the tuner would be of no use: it stays
+    inactive then and says why."""
+
+    tunable: str
+    field: int = 0
+    at_least: int
+    why: Sentence
+
+
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """One tuner.toml."""
 
@@ -175,6 +202,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scenarios: list[Scenario]
     probes: list[Probe]
     tables: list[MapTable] = []
+    inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
     enums: dict[str, list[str]] = {}
@@ -200,7 +228,7 @@ def load_declaration(folder: Path) -> Declaration:
         text = (folder / DECLARATION_FILE).read_text()
         declaration = msgspec.convert(tomllib.loads(text), Declaration)
         _check(declaration)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, re.error, RecursionError) as error:
         raise DeclarationError(folder, _one_line(error)) from error
     if declaration.name != folder.name:
         raise DeclarationError(folder, f"it declares the name '{declaration.name}'")
@@ -242,6 +270,10 @@ def _check(declaration: Declaration) -> None:
         _unique(f"field of map '{table.map}'", [field.name for field in fields])
     for probe in declaration.probes:
         _check_probe(declaration, probe)
+    for rule in declaration.inactive_when:
+        known = declaration.tunables_by_name.get(rule.tunable)
+        if known is None or not 0 <= rule.field < known.width:
+            raise ValueError(f"inactive_when names unknown tunable or field '{rule.tunable}'")
 
 
 def _check_tunable(tunable: Tunable) -> None:
@@ -267,11 +299,21 @@ def _check_probe(declaration: Declaration, probe: Probe) -> None:
     if bool(polls) != (probe.poll is not None):
         raise ValueError(f"probe '{probe.name}': a poll rung and a [probes.poll] table go together")
     if probe.poll is not None:
-        re.compile(probe.poll.match)
-        fields = {field.name for field in declaration.scenarios_by_id[probe.poll.scenario].fields}
-        wanted = {probe.poll.value_event_field, probe.poll.limit_event_field}
-        if not wanted <= fields or probe.poll.limit not in declaration.tunables_by_name:
-            raise ValueError(f"probe '{probe.name}': its poll names an unknown field or tunable")
+        _check_poll(declaration, probe, probe.poll)
+
+
+def _check_poll(declaration: Declaration, probe: Probe, poll: Poll) -> None:
+    re.compile(poll.match)
+    if bool(poll.limit) == bool(poll.rise):
+        raise ValueError(f"probe '{probe.name}': its poll needs either a limit or a rise")
+    if poll.limit and poll.limit not in declaration.tunables_by_name:
+        raise ValueError(f"probe '{probe.name}': its poll names unknown tunable '{poll.limit}'")
+    fields = {field.name for field in declaration.scenarios_by_id[poll.scenario].fields}
+    named = {poll.value_event_field, poll.limit_event_field, poll.interval_event_field} - {""}
+    if not named <= fields or not poll.value_event_field:
+        raise ValueError(f"probe '{probe.name}': its poll names an unknown field")
+    if poll.follows and poll.follows not in probe.scenarios:
+        raise ValueError(f"probe '{probe.name}': its poll follows '{poll.follows}', not one of its scenarios")
 
 
 def _unique(what: str, names: list[str]) -> None:

@@ -22,7 +22,6 @@ Text is "cannot <verb> <object>: <cause>"; data that a caller needs sits in fiel
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,8 @@ class UsageError(BpftuneError):
 class UnknownName(UsageError):
     def __init__(self, what: str, name: str, known: Iterable[str] = ()) -> None:
         self.name = name
+        import difflib  # noqa: PLC0415 - memory that is needed only when somebody mistypes a name
+
         self.near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean '{self.near[0]}'?" if self.near else ""
         super().__init__(f"no {what} '{name}'{hint}")

@@ -170,6 +170,12 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pid: int
 
 
+class Unusable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Instead of Ready: the policy cannot be loaded, and another worker could not do it either."""
+
+    why: str
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What the policy wants after event `seq`; seq 0: after one of its own timers or an outcome."""
 
@@ -192,4 +198,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     tables: list[Table]
 
 
-ToSupervisor = Ready | Answer | Report
+ToSupervisor = Ready | Unusable | Answer | Report

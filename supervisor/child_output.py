@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 
+from bpftune.ipc.printable import printable
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.rate_limit import RateLimit
 
@@ -96,7 +97,7 @@ class ChildOutput:
 
 
 def format_line(line: bytes) -> str:
-    """At most MAX_LINE_BYTES of the line, with everything unprintable escaped."""
+    """At most MAX_LINE_BYTES of the line, with control characters escaped."""
     text = line[:MAX_LINE_BYTES].decode(errors="backslashreplace").rstrip()
-    clean = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    clean = printable(text)
     return clean if len(line) <= MAX_LINE_BYTES else f"{clean} [cut]"

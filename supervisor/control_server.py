@@ -8,6 +8,7 @@ message property "Peer-Address", "...:uid:gid:pid"), never what the message says
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 from collections.abc import Callable
@@ -108,11 +109,16 @@ def parse_peer(address: str) -> Peer:
 
 
 def bind_for_group(socket: zmq.Socket[bytes], path: Path) -> None:
-    """Bind an ipc socket of mode 0660 that root and the service's group can connect to."""
+    """Bind an ipc socket of mode 0660 that root and the service's group can connect to.
+
+    Raises BpftuneError when the path cannot be a socket's.
+    """
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
         socket.bind(f"ipc://{path}")
+    except zmq.ZMQError as error:
+        raise BpftuneError(f"cannot listen at {path}: {os.strerror(error.errno or errno.EINVAL)}") from error
     finally:
         os.umask(before)
     try:

@@ -99,6 +99,11 @@ class Decisions:
             memory_bytes=self._quantities.memory_bytes,
         )
 
+    def written_ns(self, proposal: Proposal) -> int:
+        """When we last wrote what the proposal is about, CLOCK_MONOTONIC; 0: never."""
+        known = self._known.get(proposal.netns_cookie, proposal.tunable)
+        return known.written_ns if known is not None else 0
+
     def left_alone(self, declaration: Declaration) -> list[str]:
         """The tuner's tunables that sysctl.d sets."""
         return [one.name for one in declaration.tunables if self._settings.find(one.name)]

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inotify_simple import INotify, flags
-
 from bpftune.ipc.declaration import (
     DECLARATION_FILE,
     POLICY_FILE,
@@ -23,6 +21,7 @@ from bpftune.ipc.declaration import (
     load_declaration,
 )
 from bpftune.ipc.errors import DeclarationError
+from bpftune.supervisor.inotify import Change, Inotify
 from bpftune.supervisor.loop import Loop, Timer
 
 SHIPPED_DIR = Path(__file__).parent.parent / "tuners"
@@ -31,14 +30,14 @@ SETTLE_S = 0.3
 """A folder being copied in is read once it has been quiet for this long."""
 
 _WATCHED = (
-    flags.CREATE
-    | flags.DELETE
-    | flags.MOVED_FROM
-    | flags.MOVED_TO
-    | flags.CLOSE_WRITE
-    | flags.ATTRIB
-    | flags.DELETE_SELF
-    | flags.ONLYDIR
+    Change.CREATE
+    | Change.DELETE
+    | Change.MOVED_FROM
+    | Change.MOVED_TO
+    | Change.CLOSE_WRITE
+    | Change.ATTRIB
+    | Change.DELETE_SELF
+    | Change.ONLY_DIRECTORY
 )
 
 
@@ -65,7 +64,7 @@ class TunerFolders:
         self._shipped = shipped
         self._added = tuple(added)
         self._owner_uid = owner_uid
-        self._inotify: INotify | None = None
+        self._inotify: Inotify | None = None
         self._settling: Timer | None = None
 
     def scan(self) -> Scan:
@@ -87,7 +86,7 @@ class TunerFolders:
 
     def watch(self, loop: Loop, changed: Callable[[], None]) -> None:
         """Call `changed` when the added directories settled after a change."""
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = Inotify()
         self._add_watches()
 
         def settled() -> None:
@@ -96,7 +95,7 @@ class TunerFolders:
 
         def noticed() -> None:
             assert self._inotify is not None
-            self._inotify.read(timeout=0)
+            self._inotify.drain()
             if self._settling is not None:
                 self._settling.cancel()
             self._settling = loop.call_later(SETTLE_S, settled)
@@ -113,7 +112,7 @@ class TunerFolders:
         for directory in self._added:
             for path in (directory, *_subfolders(directory)):
                 try:
-                    self._inotify.add_watch(path, _WATCHED)
+                    self._inotify.watch(path, _WATCHED)
                 except OSError:
                     continue  # gone again, or not a directory: the next scan tells
 

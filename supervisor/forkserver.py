@@ -101,7 +101,7 @@ class ForkServer:
             self._server.fail(why)
 
     def close(self) -> None:
-        """End it and what is left of its workers; nobody hears of it."""
+        """End it and what is left of its workers. Nobody hears of it: the supervisor itself is ending."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -156,19 +156,19 @@ class _Server:
 
     def fail(self, why: str = "") -> None:
         """Give up on it; without `why`, it ended by itself and its exit code tells."""
-        listeners = [*self._listeners.values()]
-        self.close()
+        listeners = self.close()
         self._lost(why or _describe(self._process.returncode), listeners)
 
-    def close(self) -> None:
+    def close(self) -> list[ChildListener]:
+        """Kill it; returns who has to hear of it."""
         for timer in self._asked.values():
             timer.cancel()
-        self._listeners.clear()
         self._loop.unwatch(self._commands.fileno())
         self._commands.close()
         self._process.kill()
         self._process.wait()
         self._output.close()
+        return [*self._listeners.values()]
 
     def _take_report(self) -> None:
         try:
@@ -176,7 +176,10 @@ class _Server:
             report = from_fork_server.decode(data) if data else None
         except BlockingIOError:
             return
-        except (OSError, ProtocolError) as error:
+        except ConnectionResetError:  # ended with one of our requests unread
+            self.fail()
+            return
+        except ProtocolError as error:
             self.fail(str(error))
             return
         match report:

@@ -21,8 +21,9 @@ from typing import Any
 import msgspec
 
 from bpftune.ipc.control import Change, Override
+from bpftune.ipc.declaration import Format
 from bpftune.ipc.errors import LedgerError, UnknownName
-from bpftune.ipc.messages import Value
+from bpftune.ipc.messages import GLOBAL, Netns, Value
 from bpftune.supervisor.ledger_file import LEDGER_FILE, open_ledger
 from bpftune.supervisor.ledger_rows import (
     CELL_COLUMNS,
@@ -61,6 +62,7 @@ class Ledger:
             )
         }
         self._prune()
+        self._warm_up()
 
     def close(self) -> None:
         self._connection.close()
@@ -72,13 +74,10 @@ class Ledger:
         change = change_of(intent, 0, "intent")
         cell = self._cell_before(intent)
         with self._transaction():
-            row = (self._boot, *change_row(change))
-            cursor = self._connection.execute(
-                f"INSERT INTO changes (boot, {CHANGE_COLUMNS.removeprefix('id, ')}) VALUES ({_MARKS})", row
-            )
+            change_id = self._insert(change)
             self._store_cell(cell)
         self._cells[cell.cookie, cell.tunable] = cell
-        return msgspec.structs.replace(change, id=cursor.lastrowid or 0)
+        return msgspec.structs.replace(change, id=change_id)
 
     def finish(self, change: Change, outcome: str, *, seen: Value, why: str = "") -> Change:
         """Commit how it went; `seen` is what the tunable holds after it. Raises LedgerError."""
@@ -224,6 +223,13 @@ class Ledger:
         why = f"found as {encode_value(current)} after a restart"
         return self.finish(change, "left", seen=change.old, why=why)
 
+    def _insert(self, change: Change) -> int:
+        cursor = self._connection.execute(
+            f"INSERT INTO changes (boot, {CHANGE_COLUMNS.removeprefix('id, ')}) VALUES ({_MARKS})",
+            (self._boot, *change_row(change)),
+        )
+        return cursor.lastrowid or 0
+
     def _set_outcome(self, change_id: int, outcome: str, why: str) -> None:
         self._connection.execute(
             "UPDATE changes SET outcome = ?, why = ? WHERE id = ?", (outcome, why, change_id)
@@ -256,6 +262,42 @@ class Ledger:
                 "DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)",
                 (KEPT_CHANGES,),
             )
+
+    def _warm_up(self) -> None:
+        """Do once for nothing what every decision does: the first time takes several times as long, and
+        the first event may be urgent."""
+        nobody = Netns(cookie=GLOBAL, name="")
+        cell = Cell(
+            cookie=GLOBAL,
+            tunable="",
+            tuner="",
+            format=Format.INTEGERS,
+            inum=0,
+            netns="",
+            original=(),
+            text="",
+            last=(),
+        )
+        change = Change(
+            id=0,
+            time_s=0.0,
+            tuner="",
+            tunable="",
+            netns=nobody,
+            old=(),
+            new=(),
+            scenario="",
+            reason="",
+            evidence={},
+            outcome="",
+        )
+        with self._transaction():
+            self._connection.execute("SAVEPOINT warm_up")
+            self._insert(change)
+            self._store_cell(cell)
+            self._set_outcome(0, "", "")
+            self._connection.execute("ROLLBACK TO warm_up")
+            self._connection.execute("UPDATE boots SET unknown = unknown WHERE boot = ?", (self._boot,))
 
     def _changes(self, where: str, *parameters: Any) -> list[Change]:
         rows = self._rows(f"SELECT {CHANGE_COLUMNS} FROM changes {where}", *parameters)

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus
+from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.errors import BpftuneError, NotPermitted, NotSupported
+from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.background import Background
+from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
 from bpftune.supervisor.options import Options, check_paths, parse_options
 from bpftune.supervisor.supervisor import CACHE_DIR, Supervisor
@@ -77,7 +80,7 @@ def print_support(options: Options) -> int:
 
 
 def attach_once(options: Options) -> dict[str, list[HookStatus]]:
-    options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(options.state_dir, mode=0o700)
     scan = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *options.libdirs)).scan()
     sources = [
         ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in scan.accepted.values()
@@ -93,6 +96,14 @@ def attach_once(options: Options) -> dict[str, list[HookStatus]]:
         failures = bpf.load(sources)
         for name, error in failures.items():
             print(f"bpftune: tuner '{name}' is left out: {error}", file=sys.stderr)
-        return {name: bpf.attach(name) for name in scan.accepted if name not in failures}
+        loaded = [source.declaration for source in sources if source.declaration.name not in failures]
+        return {declaration.name: _attach(bpf, declaration) for declaration in loaded}
     finally:
         bpf.close()
+
+
+def _attach(bpf: Bpf, declaration: Declaration) -> list[HookStatus]:
+    reason = inactive_reason(declaration)
+    if reason is not None:
+        return unused_hooks(bpf.hooks(declaration.name), reason)
+    return bpf.attach(declaration.name)

@@ -52,6 +52,9 @@ class NetnsRegistry:
     def close(self) -> None:
         os.close(self._home_fd)
 
+    def __contains__(self, cookie: int) -> bool:
+        return cookie in self._known
+
     def discover(self) -> list[Netns]:
         """Look through /run/netns and /proc/*/ns/net; the namespaces that were not known before."""
         seen = {known.netns.inum for known in self._known.values()}
@@ -122,6 +125,13 @@ class NetnsRegistry:
         if cookie != self.initial.cookie:
             self._known.pop(cookie, None)
 
+    def rename(self) -> None:
+        """Describe anew what has no `ip netns` name: its process may have ended or called exec(2)."""
+        for cookie, known in self._known.items():
+            if not known.named:
+                name = self._names.describe(known.netns.inum, known.pid)
+                known.netns = Netns(cookie=cookie, inum=known.netns.inum, name=name)
+
     def gone(self) -> list[int]:
         """Cookies of known namespaces that exist no longer; the caller forgets them."""
         present = set() if self._by_handle else {inum for inum, _, _ in self._names.all()}
@@ -157,14 +167,21 @@ class NetnsRegistry:
         return [self.learn(cookie, inum, pid)]
 
     @contextmanager
-    def _switch(self, cookie: int) -> Iterator[None]:
+    def descriptor(self, cookie: int) -> Iterator[int]:
+        """A descriptor of the namespace for the length of a `with` block. Raises as `enter`."""
         fd = self._open(cookie)
         try:
-            nsfs.setns(fd)
-        except OSError as error:
-            raise NotPermitted(f"cannot enter network namespace {cookie}: {error.strerror}") from error
+            yield fd
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _switch(self, cookie: int) -> Iterator[None]:
+        with self.descriptor(cookie) as fd:
+            try:
+                nsfs.setns(fd)
+            except OSError as error:
+                raise NotPermitted(f"cannot enter network namespace {cookie}: {error.strerror}") from error
         self._inside = cookie
         try:
             # An inode number may have been given to a newer namespace; a handle names the cookie.

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What systemd is told: READY, STATUS, WATCHDOG, STOPPING (sd_notify(3)).
 
-Without NOTIFY_SOCKET nothing is imported, sent or scheduled. The watchdog is fed by a timer of the
+Without NOTIFY_SOCKET nothing is sent or scheduled. What systemd does not take at once it misses: it
+reads late on a busy machine, and the supervisor waits for nobody. The watchdog is fed by a timer of the
 supervisor's loop, so a loop that no longer turns is noticed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 from bpftune.supervisor.loop import Loop
 
@@ -15,10 +18,11 @@ from bpftune.supervisor.loop import Loop
 class ServiceNotifier:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._enabled = "NOTIFY_SOCKET" in os.environ
+        self._address = _address(os.environ.get("NOTIFY_SOCKET", ""))
 
     def ready(self, status: str) -> None:
-        self._send(f"READY=1\nSTATUS={status}")
+        # The one message that must arrive, and worth waiting for: nothing works yet anyway.
+        self._send(f"READY=1\nSTATUS={status}", flags=0)
         interval_us = self._watchdog_us()
         if interval_us:
             self._feed(interval_us / 2e6)
@@ -34,12 +38,20 @@ class ServiceNotifier:
         self._loop.call_later(interval_s, lambda: self._feed(interval_s))
 
     def _watchdog_us(self) -> int:
-        if not self._enabled or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        if not self._address or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
             return 0
         return int(os.environ.get("WATCHDOG_USEC", "0"))
 
-    def _send(self, state: str) -> None:
-        if self._enabled:
-            import systemd.daemon  # noqa: PLC0415 - memory that a foreground run does not need
+    def _send(self, state: str, *, flags: int = socket.MSG_DONTWAIT) -> None:
+        if not self._address:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        ):
+            channel.sendto(state.encode(), flags, self._address)
 
-            systemd.daemon.notify(state)
+
+def _address(notify_socket: str) -> str:
+    """A path, or with a leading @ a name in the abstract namespace."""
+    return f"\0{notify_socket[1:]}" if notify_socket.startswith("@") else notify_socket

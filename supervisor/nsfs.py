@@ -42,6 +42,12 @@ def open_own() -> int:
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def unshare() -> None:
+    """Put the calling thread into a new network namespace of its own. Raises OSError."""
+    if _libc.unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def setns(fd: int) -> None:
     """Move the calling thread into the network namespace that `fd` names. OSError."""
     if _libc.setns(fd, CLONE_NEWNET) != 0:

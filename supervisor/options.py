@@ -66,6 +66,8 @@ def check_paths(options: Options) -> None:
     for flag, path in (("-c/--cgroup", options.cgroup), *(("-l/--libdir", path) for path in options.libdirs)):
         if path is not None and not path.is_dir():
             raise UsageError(f"cannot use {flag} {path}: not a directory")
+    if options.cgroup is not None and not (options.cgroup / "cgroup.controllers").exists():
+        raise UsageError(f"cannot use -c/--cgroup {options.cgroup}: not a directory of the cgroup2 tree")
 
 
 def _parser() -> CommandLine:

@@ -7,7 +7,7 @@ and nothing outside floor and cap gets past here. Each check answers why not, or
 
 from __future__ import annotations
 
-from bpftune.ipc.declaration import Declaration, Scope, Tunable, Writer
+from bpftune.ipc.declaration import Declaration, Format, Scope, Tunable, Writer
 from bpftune.ipc.messages import GLOBAL, Proposal, Value
 from bpftune.supervisor.quantities import Bounds
 
@@ -36,17 +36,33 @@ def value_refusal(tunable: Tunable, *, current: Value, new: Value, bounds: Bound
         field = f"{tunable.name} field {index}" if tunable.width > 1 else tunable.name
         if tunable.moves is not None and index not in tunable.moves:
             return f"{field} may not move"
-        if new[index] < bounds.floor[index]:
+        # Bounds move with devices and memory: coming back towards a cap that shrank is right, and so is
+        # rising towards a floor.
+        if _sinks_below(tunable, current[index], new[index], bounds.floor[index]):
             return f"{field}: {new[index]} is below the floor {bounds.floor[index]}"
-        if new[index] > bounds.cap[index]:
+        if _rises_above(tunable, current[index], new[index], bounds.cap[index]):
             return f"{field}: {new[index]} is above the cap {bounds.cap[index]}"
     return None
 
 
+def _sinks_below(tunable: Tunable, current: int, new: int, floor: int) -> bool:
+    """Of masks, one that drops a bit of the floor: their bounds are sets."""
+    if tunable.format is Format.CPUMASK:
+        return bool(current & ~new & floor)
+    return new < current and new < floor
+
+
+def _rises_above(tunable: Tunable, current: int, new: int, cap: int) -> bool:
+    """Of masks, one that takes a bit which is not in the cap."""
+    if tunable.format is Format.CPUMASK:
+        return bool(new & ~current & ~cap)
+    return new > current and new > cap
+
+
 def reaches_cap(*, current: Value, new: Value, bounds: Bounds) -> bool:
-    """Whether a field would grow to its cap or beyond."""
+    """Whether a field would grow to its cap or beyond; for a switch, being on is no limit reached."""
     return any(
-        new[index] > current[index] and new[index] >= bounds.cap[index]
+        new[index] > current[index] and new[index] >= bounds.cap[index] > 1
         for index in changed_fields(current, new)
     )
 

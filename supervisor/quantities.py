@@ -7,10 +7,12 @@ only when a formula names it, because some cost a system call or more.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from bpftune.ipc.bounds import QUANTITIES, Formula, parse_bound
 from bpftune.ipc.declaration import Tunable
@@ -21,6 +23,8 @@ from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.prefixes import read_prefix_hosts
 
 _parse_bound = lru_cache(maxsize=1024)(parse_bound)
+
+POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +43,12 @@ class Device:
 
 
 class Quantities:
-    def __init__(self, *, registry: NetnsRegistry, memory: Memory) -> None:
+    def __init__(
+        self, *, registry: NetnsRegistry, memory: Memory, possible_cpus: Path = POSSIBLE_CPUS
+    ) -> None:
         self._registry = registry
         self._memory = memory
+        self._possible_cpus = possible_cpus
 
     @property
     def memory_bytes(self) -> int:
@@ -61,6 +68,9 @@ class Quantities:
 
     def memory_pages(self) -> int:
         return self._memory.pages
+
+    def all_cpus(self) -> int:
+        return read_cpus(self._possible_cpus)
 
     def prefix_hosts(self, tunable: Tunable, device: Device) -> int:
         """Hosts in the prefixes on the device; 0 when it, its namespace or its addresses are gone."""
@@ -99,6 +109,8 @@ class _Known(Mapping[str, int]):
                 return self._owner.memory_pages()
             case "memory_bytes":
                 return self._owner.memory_bytes
+            case "all_cpus":
+                return self._owner.all_cpus()
             case "prefix_hosts":
                 return self._owner.prefix_hosts(self._tunable, self._device)
             case "field0" | "field1" | "field2":
@@ -110,6 +122,18 @@ class _Known(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(QUANTITIES)
+
+
+def read_cpus(path: Path) -> int:
+    """The mask of a CPU list such as "0-3,8"; 0 when it cannot be read, which refuses every bit."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return 0
+    mask = 0
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
+        mask |= (1 << int(last or first) + 1) - (1 << int(first))
+    return mask
 
 
 def _formulas(tunable: Tunable, side: str) -> list[Formula]:

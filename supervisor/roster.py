@@ -16,6 +16,7 @@ from bpftune.ipc.control import HookStatus, TunerState
 from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.errors import BpfError, UnknownName
 from bpftune.ipc.messages import Netns
+from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.folders import Scan, TunerFolder
 from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.worker import Worker
@@ -69,7 +70,14 @@ class Tuner:
         return TunerState.DISABLED if self.detached_because else self.worker.state
 
     @property
+    def unused(self) -> str:
+        """Why the tuner is of no use on this kernel; empty: it is."""
+        return next((status.unused for status in self.hooks if status.unused), "")
+
+    @property
     def why(self) -> str:
+        if self.unused:
+            return self.unused
         if self.worker is None:
             return "; ".join(
                 f"{hook}: {reason}" for status in self.hooks for hook, reason in status.refused.items()
@@ -87,6 +95,7 @@ class Roster:
         new_worker: WorkerFactory,
         new_pollers: PollerFactory,
         warn: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
         self._load = load
@@ -94,6 +103,7 @@ class Roster:
         self._new_worker = new_worker
         self._new_pollers = new_pollers
         self._warn = warn
+        self._notice = notice
         self._tuners: dict[str, Tuner] = {}
         self._by_id: dict[int, Tuner] = {}
         self.refused: list[str] = []
@@ -138,6 +148,8 @@ class Roster:
     def attach(self, tuner: Tuner) -> None:
         """Hook the tuner's probes; polls stand in for probes that have no hook."""
         tuner.detached_because = ""
+        if tuner.unused:
+            return
         tuner.hooks = self._bpf.attach(tuner.name)
         if not tuner.pollers:
             tuner.pollers = self._new_pollers(tuner.declaration)
@@ -176,9 +188,12 @@ class Roster:
         tuner = Tuner(folder=folder, worker=None, hooks=[])
         self._tuners[tuner.name] = tuner
         self._by_id[tuner.declaration.id] = tuner
+        reason = inactive_reason(tuner.declaration)
+        if reason is not None:
+            tuner.hooks = unused_hooks(self._bpf.hooks(tuner.name), reason)
         self.attach(tuner)
         if any(status.hook for status in tuner.hooks):
             tuner.worker = self._new_worker(folder)
             tuner.worker.start()
         else:
-            self._warn(f"tuner '{tuner.name}' is inactive: {tuner.why}")
+            self._notice(f"tuner '{tuner.name}' is inactive: {tuner.why}")

@@ -26,11 +26,13 @@ class Router:
         roster: Roster,
         registry: NetnsRegistry,
         overrides: Overrides,
+        new_namespace: Callable[[], None],
         debug: Callable[[str], None],
     ) -> None:
         self._roster = roster
         self._registry = registry
         self._overrides = overrides
+        self._new_namespace = new_namespace
         self._debug = debug
         self._watchers: dict[int, tuple[RecordDecoder, Watcher]] = {}
 
@@ -56,5 +58,10 @@ class Router:
             return  # written before the kernel-side filter knew
         if header.scenario_index >= len(tuner.declaration.scenarios):
             raise ProtocolError(f"cannot route record of '{tuner.name}': no scenario {header.scenario_index}")
+        if header.netns_cookie not in self._registry:
+            self._new_namespace()
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
-        tuner.worker.deliver(record, netns, tuner.declaration.scenarios[header.scenario_index].id)
+        scenario = tuner.declaration.scenarios[header.scenario_index].id
+        for poller in tuner.pollers:
+            poller.follow(scenario)
+        tuner.worker.deliver(record, netns, scenario)

@@ -11,21 +11,23 @@ from bpftune.supervisor.loop import Loop
 
 
 class Signals:
-    """Routes the given signals to callbacks on the loop; `close` restores what was before."""
+    """Routes the given signals to callbacks on the loop, until `close`."""
 
     def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callable[[], None]]) -> None:
         self._loop = loop
         self._handlers = dict(handlers)
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, _noticed) for number in self._handlers}
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in self._handlers:
+            signal.signal(number, _noticed)
         loop.watch(self._read_fd, self._serve)
 
     def close(self) -> None:
+        """The process is about to end, and a further signal must not change how: they are ignored."""
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_IGN)
         self._loop.unwatch(self._read_fd)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._before_fd)
+        signal.set_wakeup_fd(-1)
         os.close(self._read_fd)
         os.close(self._write_fd)
 

@@ -6,11 +6,19 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 from bpftune import __version__
 from bpftune.bpf.runtime import Bpf
-from bpftune.ipc.control import StatusReply, SupportReply, TunableStatus, TunerState, TunerStatus
+from bpftune.ipc.control import (
+    NetnsChanges,
+    StatusReply,
+    SupportReply,
+    TunableStatus,
+    TunerState,
+    TunerStatus,
+)
 from bpftune.ipc.messages import GLOBAL, TunableView, View
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.forkserver import ForkServer
@@ -37,6 +45,7 @@ class Parts:
     overrides: Overrides
     decisions: Decisions
     forkserver: ForkServer
+    rivals: list[str]
 
 
 def status_reply(parts: Parts) -> StatusReply:
@@ -57,6 +66,8 @@ def status_reply(parts: Parts) -> StatusReply:
         tuners=[_tuner_status(parts, tuner, usages[tuner.name]) for tuner in parts.roster],
         namespaces=parts.registry.known(),
         refused_folders=parts.roster.refused,
+        changed_in=_changed_in(parts.ledger),
+        rivals=parts.rivals,
     )
 
 
@@ -119,6 +130,14 @@ def _changed_tunables(parts: Parts) -> list[ChangedTunable]:
         for cell in parts.ledger.cells()
         if cell.tunable in declared and cell.released is None
     ]
+
+
+def _changed_in(ledger: Ledger) -> list[NetnsChanges]:
+    changed: defaultdict[int, list[str]] = defaultdict(list)
+    for cell in ledger.cells():
+        if cell.released is None and cell.last != cell.original:
+            changed[cell.cookie].append(cell.tunable)
+    return [NetnsChanges(netns_cookie=cookie, tunables=sorted(names)) for cookie, names in changed.items()]
 
 
 def _pid(tuner: Tuner) -> int | None:

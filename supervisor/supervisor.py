@@ -15,12 +15,13 @@ import zmq
 
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import BpftuneError, UnknownName
+from bpftune.ipc.errors import BpftuneError, UnknownName, UsageError
 from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.decision import Decisions
+from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.event_stream import EventStream
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, Scan, TunerFolder, TunerFolders
 from bpftune.supervisor.forkserver import ForkServer
@@ -40,9 +41,11 @@ from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
 from bpftune.supervisor.requests import Requests
+from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
 from bpftune.supervisor.roster import Roster
 from bpftune.supervisor.router import Router
+from bpftune.supervisor.scheduling import ask_for_short_slices
 from bpftune.supervisor.signals import Signals
 from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
 from bpftune.supervisor.summary import format_summary
@@ -86,6 +89,8 @@ class Supervisor:
         self._folders.watch(self._loop, self._rescan)
         self._logger.notice(support_of(self._parts).value)
         self._logger.notice(NETNS_LINE)
+        for rival in self._parts.rivals:
+            self._logger.warning(rival)
         self._notifier.ready(status_line(self._parts))
 
     def run(self) -> int:
@@ -109,10 +114,15 @@ class Supervisor:
 
     def _open(self) -> None:
         options = self._options
-        options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(options.state_dir, mode=0o700)
+        make_directory(options.run_dir, mode=0o755)
         self._cleanup.callback(InstanceLock(options.run_dir).release)
+        ask_for_short_slices()
         self._loop = Loop()
+        # Early, so that a signal during the start is answered after it, and closed late, so that a second
+        # one does not disturb the end.
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
+        self._cleanup.callback(Signals(self._loop, handlers).close)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Closes the sockets of workers that did not end in time as well: `term` would wait for them.
         self._cleanup.callback(self._context.destroy, linger=GOODBYE_MS)
@@ -165,6 +175,7 @@ class Supervisor:
             new_worker=self._new_worker,
             new_pollers=self._new_pollers,
             warn=self._logger.warning,
+            notice=self._logger.notice,
         )
 
     def _open_tuning(self) -> None:
@@ -212,7 +223,10 @@ class Supervisor:
                 self._ledger.forget,
                 self._registry.forget,
             ],
+            warn=self._logger.warning,
+            debug=self._logger.debug,
         )
+        self._cleanup.callback(self._namespaces.close)
         self._host = TunerHost(
             bpf=self._bpf,
             roster=self._roster,
@@ -221,6 +235,7 @@ class Supervisor:
             announcer=self._announcer,
             logger=self._logger,
             namespace_missing=self._namespaces.suspect,
+            state_changed=self._tell_service_manager,
             all_failed=self._give_up,
         )
 
@@ -230,6 +245,7 @@ class Supervisor:
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
+            new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )
         self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
@@ -244,6 +260,7 @@ class Supervisor:
             overrides=self._overrides,
             decisions=self._decisions,
             forkserver=self._forkserver,
+            rivals=find_rivals(),
         )
         self._collector = SummaryCollector(self._roster)
         self._requests = Requests(
@@ -255,14 +272,13 @@ class Supervisor:
         )
         self._control = ControlServer(loop=self._loop, context=self._context, run_dir=self._options.run_dir)
         self._cleanup.callback(self._control.close)
-        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
-        self._cleanup.callback(Signals(self._loop, handlers).close)
 
     def _settle_past(self) -> None:
         """Finish or undo what a killed supervisor left half done."""
         if self._ledger.set_aside is not None:
             self._logger.error(self._ledger.set_aside)
         self._registry.discover()
+        self._namespaces.sweep()
         for change in self._ledger.recover(self._rollback.read_cell):
             self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")
 
@@ -271,11 +287,19 @@ class Supervisor:
         scan = self._folders.scan()
         for name in self._options.allow:
             if name not in scan.accepted:
+                for path, why in scan.refused.items():
+                    if path.name == name:
+                        raise UsageError(why)
                 raise UnknownName("tuner", name, scan.accepted)
         self._follow(scan)
 
     def _rescan(self) -> None:
+        if self._stopping:
+            return
         self._follow(self._folders.scan())
+        self._tell_service_manager()
+
+    def _tell_service_manager(self) -> None:
         self._notifier.status(status_line(self._parts))
 
     def _follow(self, scan: Scan) -> None:

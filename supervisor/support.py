@@ -23,7 +23,7 @@ class Support(StrEnum):
 
 def judge_support(hooks: Mapping[str, list[HookStatus]]) -> Support:
     """Full: every probe has a hook of the running kernel's own types; legacy: some have less."""
-    statuses = [status for probes in hooks.values() for status in probes]
+    statuses = [status for probes in hooks.values() for status in probes if not status.unused]
     if not any(status.hook for status in statuses):
         return Support.NONE
     return Support.FULL if all(_is_full(status) for status in statuses) else Support.LEGACY
@@ -36,6 +36,7 @@ def format_hook_table(hooks: Mapping[str, list[HookStatus]]) -> list[str]:
         for status in probes:
             lines += [_row(tuner, scenario, status.hook or "none") for scenario in status.scenarios]
             lines += [f"    not {hook}: {reason}" for hook, reason in status.refused.items()]
+            lines += [f"    inactive: {status.unused}"] if status.unused else []
     return lines
 
 

@@ -5,7 +5,6 @@ maps, a place in the log."""
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 
 from bpftune.bpf.runtime import Bpf
@@ -36,6 +35,7 @@ class TunerHost:
         announcer: Announcer,
         logger: Logger,
         namespace_missing: Callable[[], None],
+        state_changed: Callable[[], None],
         all_failed: Callable[[], None],
     ) -> None:
         self._bpf = bpf
@@ -45,6 +45,7 @@ class TunerHost:
         self._announcer = announcer
         self._logger = logger
         self._namespace_missing = namespace_missing
+        self._state_changed = state_changed
         self._all_failed = all_failed
 
     def view(self, tuner: str, netns_cookie: int) -> View | None:
@@ -61,7 +62,8 @@ class TunerHost:
         for proposal in answer.proposals:
             outcome = self._decisions.apply(entry.declaration, proposal)
             if outcome.status is Status.APPLIED and scenario_time_ns:
-                entry.write_latency_us.append((time.monotonic_ns() - scenario_time_ns) // 1000)
+                written_ns = self._decisions.written_ns(proposal)
+                entry.write_latency_us.append((written_ns - scenario_time_ns) // 1000)
             self._report(tuner, outcome)
             outcomes.append(outcome)
         return outcomes
@@ -80,14 +82,10 @@ class TunerHost:
     def state_changed(self, tuner: str) -> None:
         if tuner not in self._roster:
             return
+        self._state_changed()
         entry = self._roster[tuner]
         if entry.state is TunerState.FAILED:
-            self._logger.log(
-                Priority.ERROR,
-                f"tuner '{tuner}' failed: {entry.why}; 'bpftune-ctl restart {tuner}' tries again",
-                tuner=tuner,
-                message_id=MessageId.WORKER_FAILED,
-            )
+            self._announce_failure(entry)
             if all(one.state is TunerState.FAILED for one in self._roster):
                 self._all_failed()
 
@@ -95,6 +93,14 @@ class TunerHost:
         rows = [MapRow(key=key, value=value) for key, value in self._bpf.rows(tuner, map_name).items()]
         row_bytes = len(rows[0].key) + len(rows[0].value) if rows else 1
         return rows[: MAX_MAP_BYTES // row_bytes]
+
+    def _announce_failure(self, tuner: Tuner) -> None:
+        self._logger.log(
+            Priority.ERROR,
+            f"tuner '{tuner.name}' failed: {tuner.why}; 'bpftune-ctl restart {tuner.name}' tries again",
+            tuner=tuner.name,
+            message_id=MessageId.WORKER_FAILED,
+        )
 
     def _note(self, tuner: Tuner, note: Note) -> None:
         declaration = tuner.declaration

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import zmq
+from msgspec.structs import replace
 
 from bpftune.ipc.control import TunerState
 from bpftune.ipc.declaration import Declaration
@@ -31,23 +32,29 @@ from bpftune.ipc.messages import (
     Ready,
     Report,
     Start,
+    Status,
     Summarize,
     Table,
     ToSupervisor,
+    Unusable,
     View,
 )
 from bpftune.ipc.record import unpack_header
 from bpftune.supervisor.forkserver import ForkServer
-from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.loop import Loop, Timer
 from bpftune.supervisor.mailbox import Entry, Mailbox
 from bpftune.supervisor.quarantine import Quarantine
 from bpftune.supervisor.rate_limit import RateLimit
+from bpftune.supervisor.wording import format_where
 from bpftune.supervisor.worker_lifecycle import WorkerLifecycle
 from bpftune.supervisor.worker_memory import WorkerMemory
 
 ANSWER_WITHIN_S = 5.0
 KILL_AFTER_S = 1.0
 """A hung worker has this long to write its stack."""
+
+RESTARTED_WITHIN_S = 2.0
+"""How long a summary waits for the worker that follows a dead one."""
 
 UNASKED_PER_S = 256
 """Answers to no event. A policy that proposes at every outcome would never come to rest; one that only
@@ -94,6 +101,8 @@ class Worker:
     ) -> None:
         """`changed`: the namespaces where an earlier run of this tuner left changes."""
         self.events_in = 0
+        self._loop = loop
+        self._report_within_s = answer_within_s + kill_after_s + RESTARTED_WITHIN_S
         self._tuner = declaration.name
         self._shift = shift
         self._owner = owner
@@ -109,7 +118,10 @@ class Worker:
         self._ready = False
         self._unready_crashes = 0
         self._tables: list[Table] = []
-        self._reports: dict[int, Callable[[list[Table]], None]] = {}
+        self._wishes: list[Callable[[list[Table]], None]] = []
+        """Who waits for the tables."""
+        self._wishes_end: Timer | None = None
+        self._report_asked = 0
         self._life = WorkerLifecycle(
             declaration=declaration,
             folder=folder,
@@ -186,13 +198,18 @@ class Worker:
             self._life.send(Forget(netns_cookie=netns_cookie, state=state))
 
     def summarize(self, done: Callable[[list[Table]], None]) -> None:
-        """Call `done` once: with the tuner's tables, or the last ones known if no worker answers."""
-        if not self._ready:
-            done(self._tables)
+        """Call `done` once with the tuner's tables.
+
+        A process that dies over it, or is just being started, is waited for: the next one makes the
+        tables from the saved state. Without any in time, the last ones known have to do.
+        """
+        self._wishes.append(done)
+        if self.state in (TunerState.FAILED, TunerState.INACTIVE):
+            self._grant_wishes()
             return
-        self._seq += 1
-        self._reports[self._seq] = done
-        self._life.send(self._owner.summarize(self._tuner, self._seq), owing=_summarize(self._seq))
+        if self._wishes_end is None or not self._wishes_end.pending:
+            self._wishes_end = self._loop.call_later(self._report_within_s, self._grant_wishes)
+        self._ask_for_report()
 
     # From the lifecycle.
 
@@ -212,6 +229,8 @@ class Worker:
                     self._take_ready(message)
                 case Report():
                     self._take_report(message)
+                case Unusable():
+                    self._life.give_up(message.why)
         except ProtocolError as error:
             self._life.kill(str(error))
 
@@ -222,9 +241,7 @@ class Worker:
             self._quarantine.give_back(self._in_hand)
         self._ready, self._in_hand = False, None
         self._outcomes_to_learn = 0
-        reports, self._reports = self._reports, {}
-        for done in reports.values():
-            done(self._tables)
+        self._report_asked = 0
 
     def log(self, text: str, priority: int) -> None:
         self._owner.log_worker(self._tuner, text, priority)
@@ -232,6 +249,7 @@ class Worker:
     def state_changed(self) -> None:
         if self.state in (TunerState.FAILED, TunerState.INACTIVE):
             self._mailbox.clear()
+            self._grant_wishes()
         self._owner.state_changed(self._tuner)
 
     def _hand_out(self) -> None:
@@ -259,17 +277,29 @@ class Worker:
         self._ready = True
         self._unready_crashes = 0
         self._life.ready()
+        self._ask_for_report()
         self._hand_out()
 
     def _take_answer(self, answer: Answer) -> None:
         event_time_ns = self._account(answer)
         self._memory.save(answer.saved)
         if answer.proposals or answer.notes:
-            outcomes = self._owner.decide(self._tuner, answer, event_time_ns)
+            outcomes = self._decide(answer, event_time_ns)
             if outcomes:
                 self._outcomes_to_learn += len(outcomes)
                 self._life.send(Outcomes(outcomes=outcomes))
         self._hand_out()
+
+    def _decide(self, answer: Answer, event_time_ns: int) -> list[Outcome]:
+        """A namespace that never had an event for the tuner is none of its business."""
+        ours = [one for one in answer.proposals if self._memory.knows(one.netns_cookie)]
+        decided = self._owner.decide(self._tuner, replace(answer, proposals=ours), event_time_ns)
+        for one in answer.proposals:
+            if not self._memory.knows(one.netns_cookie):
+                why = f"no event came from namespace {one.netns_cookie}"
+                self.log(f"{one.tunable} -> {one.new}: {Status.REFUSED}, {why}", syslog.LOG_DEBUG)
+                decided.append(Outcome(proposal=one, status=Status.REFUSED, current=one.expected, why=why))
+        return decided
 
     def _account(self, answer: Answer) -> int:
         """Settle what the answer is to; returns the event's timestamp, 0 if there was none."""
@@ -289,11 +319,26 @@ class Worker:
         elif not self._ready or not self._unasked.allow(time.monotonic_ns()):
             raise ProtocolError(f"cannot accept answers that nobody asked for: {UNASKED_PER_S} in 1 s")
 
+    def _ask_for_report(self) -> None:
+        if self._ready and self._wishes and not self._report_asked:
+            self._seq += 1
+            self._report_asked = self._seq
+            request = self._owner.summarize(self._tuner, self._seq)
+            self._life.send(request, owing=_summarize(self._seq))
+
     def _take_report(self, report: Report) -> None:
-        if not self._life.paid(_summarize(report.seq)):
+        if report.seq != self._report_asked or not self._life.paid(_summarize(report.seq)):
             raise ProtocolError(f"cannot accept report {report.seq}: nobody asked for it")
+        self._report_asked = 0
         self._tables = report.tables
-        self._reports.pop(report.seq)(report.tables)
+        self._grant_wishes()
+
+    def _grant_wishes(self) -> None:
+        if self._wishes_end is not None:
+            self._wishes_end.cancel()
+        wishes, self._wishes = self._wishes, []
+        for done in wishes:
+            done(self._tables)
 
     def _blame(self) -> None:
         """Find what a crash was due to, if it is for the second time."""
@@ -301,7 +346,7 @@ class Worker:
         if poison is not None:
             self._lost += 1
             self.log(
-                f"event of scenario '{poison.scenario_id}' in namespace {poison.netns.cookie} ended two"
+                f"event of scenario '{poison.scenario_id}' {format_where(poison.netns)} ended two"
                 f" workers and is skipped: {poison.record.hex()}",
                 syslog.LOG_ERR,
             )

@@ -70,6 +70,7 @@ class WorkerLifecycle:
         self._process: WorkerProcess | None = None
         self._wanted = False
         self._on_request = False
+        self._unusable = ""
         self._backoff = Backoff()
         self._start_timer: Timer | None = None
 
@@ -113,6 +114,11 @@ class WorkerLifecycle:
     def paid(self, owing: str) -> bool:
         return self._process is not None and self._process.paid(owing)
 
+    def give_up(self, why: str) -> None:
+        """No process of it can work: the tuner has failed."""
+        self._unusable = why
+        self.kill(why)
+
     def kill(self, why: str) -> None:
         if self._process is not None:
             self._process.kill(why)
@@ -131,11 +137,14 @@ class WorkerLifecycle:
     def process_ended(self, how: str) -> None:
         pid, self._process = self.pid, None
         on_request, self._on_request = self._on_request, False
-        self._listener.gone(crashed=self._wanted and not on_request)
+        unusable, self._unusable = self._unusable, ""
+        self._listener.gone(crashed=self._wanted and not on_request and not unusable)
         if not self._wanted:
             self._stopped()
         elif on_request:
             self._restart("restarted on request")
+        elif unusable:
+            self._change(TunerState.FAILED, unusable)
         else:
             self._crashed(f"worker (pid {pid}) ended: {how}" if pid else f"no worker: {how}")
 
@@ -163,19 +172,12 @@ class WorkerLifecycle:
     def _crashed(self, how: str) -> None:
         delay_s = self._backoff.crashed(time.monotonic_ns())
         if delay_s is None:
-            self._give_up(how)
+            why = f"more than {CRASHES_ALLOWED} crashes in {WINDOW_S} s, the last one: {how}"
+            self._change(TunerState.FAILED, why)
             return
         self._listener.log(f"{how}; starting it again in {delay_s:g} s", syslog.LOG_WARNING)
         self._start_timer = self._loop.call_later(delay_s, lambda: self._restart(how))
         self._change(TunerState.RESTARTING, how)
-
-    def _give_up(self, how: str) -> None:
-        why = f"more than {CRASHES_ALLOWED} crashes in {WINDOW_S} s, the last one: {how}"
-        self._listener.log(
-            f"{why}; tuner failed, 'bpftune-ctl restart {self._declaration.name}' starts it again",
-            syslog.LOG_ERR,
-        )
-        self._change(TunerState.FAILED, why)
 
     def _stopped(self) -> None:
         self._cancel_start()

@@ -60,6 +60,10 @@ class WorkerMemory:
             if state.netns_cookie in self._known:
                 self._saved[state.netns_cookie] = state.record
 
+    def knows(self, cookie: int) -> bool:
+        """Whether the tuner ever had an event there; of the global tunables every tuner knows."""
+        return cookie in self._known
+
     def invalidate(self, cookie: int) -> None:
         self._viewed.discard(cookie)
 

@@ -123,7 +123,8 @@ class WorkerProcess:
     def connected(self) -> None:
         self._connected = True
         self.paid(_CONNECT)
-        self._listener.process_connected()
+        if not self._verdict:
+            self._listener.process_connected()
 
     def received(self, message: ToSupervisor) -> None:
         if not self._verdict:

@@ -47,12 +47,17 @@ class Limit:
 
     tunable: str
     field: int
-    default_field: int
+    default_field: int | None = None
     """The limit never goes below this field of the same tunable."""
     near: str
     unpaid: str
-    delays: str
+    delays: str = ""
+    """Empty: nothing is known that could get worse."""
     idle: str
+    metric: str = "amount per round trip"
+    """What a growth has to raise; for a limit that loses things where it binds, the time per loss."""
+    cost: str = "round trip time"
+    """What must not rise with the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class Reading:
     amount_per_round: float
     sample: Sample | None
     rtt_us: int
+    """0 where there is none."""
     numbers: Mapping[str, Number]
 
 
@@ -90,7 +96,10 @@ class _Turn:
 
     @property
     def lowest(self) -> int:
-        return max(self.view.original[self.limit.field], self.view.current[self.limit.default_field])
+        original = self.view.original[self.limit.field]
+        if self.limit.default_field is None:
+            return original
+        return max(original, self.view.current[self.limit.default_field])
 
     @property
     def at_rest(self) -> bool:
@@ -120,12 +129,24 @@ def react(limit: Limit, reading: Reading, situation: Situation, state: Regulator
         return
     state.evidence.near_ns = max(state.evidence.near_ns, situation.now_ns)
     state.round_ns = reading.rtt_us * 1000
-    correlation.add(state.rtt, turn.current, reading.rtt_us)
+    if reading.rtt_us:
+        correlation.add(state.rtt, turn.current, reading.rtt_us)
     if reading.sample is None:
         evidence.estimate(state.evidence, reading.amount_per_round)
     elif evidence.observe(state.evidence, reading.sample) and _must_stop(turn, reading):
         return
     _grow(turn, reading)
+
+
+def weigh(limit: Limit, cost: float, situation: Situation, state: Regulator, decision: Decision) -> None:
+    """Take in what the limit costs at the moment, where that is no RTT, and step back if it costs more
+    the higher it is."""
+    turn = _turn(limit, situation, state, decision)
+    if turn is None:
+        return
+    correlation.add(state.rtt, turn.current, cost)
+    if turn.current > turn.lowest and correlation.is_harmful(state.rtt):
+        _retreat(turn)
 
 
 def settle(limit: Limit, outcome: Outcome, situation: Situation, state: Regulator) -> None:
@@ -180,15 +201,22 @@ def _must_stop(turn: _Turn, reading: Reading) -> bool:
     seen, rtt = turn.state.evidence, turn.state.rtt
     verdict = evidence.judge(seen)
     if verdict is Verdict.UNPAID and evidence.has_stopped_paying(seen):
-        turn.note(turn.limit.unpaid, _unpaid_text(seen))
+        turn.note(turn.limit.unpaid, _unpaid_text(turn.limit, seen))
         _lower(turn, turn.limit.unpaid, seen.previous)
+        evidence.freeze(seen)
     elif not seen.frozen and turn.current > reading.enough and correlation.is_harmful(rtt):
-        turn.note(turn.limit.delays, _delays_text(rtt))
-        _lower(turn, turn.limit.delays, shrink(turn.current, turn.situation.shift))
+        _retreat(turn)
     else:
         return False
-    evidence.freeze(seen)
     return True
+
+
+def _retreat(turn: _Turn) -> None:
+    """The limit costs more than it brings."""
+    if not turn.state.evidence.frozen:
+        turn.note(turn.limit.delays, _delays_text(turn.limit, turn.state.rtt))
+    _lower(turn, turn.limit.delays, shrink(turn.current, turn.situation.shift))
+    evidence.freeze(turn.state.evidence)
 
 
 def _grow(turn: _Turn, reading: Reading) -> None:
@@ -240,20 +268,20 @@ def _history(state: Regulator, now_ns: int) -> dict[str, Number]:
         "idle_s": (now_ns - seen.near_ns) // 1_000_000_000,
     }
     found = correlation.coefficient(state.rtt)
-    return numbers if found is None else {**numbers, "rtt_correlation": round(found, 3)}
+    return numbers if found is None else {**numbers, "correlation": round(found, 3)}
 
 
-def _unpaid_text(seen: Evidence) -> str:
+def _unpaid_text(limit: Limit, seen: Evidence) -> str:
     first, second = (f"{100 * value:+.1f} %" for value in seen.unpaid[-2:])
     return (
-        f"growth stops: the last two steps changed the amount per round trip by {first} and {second},"
+        f"growth stops: the last two steps changed the {limit.metric} by {first} and {second},"
         f" less than the {100 * evidence.MIN_GAIN:.0f} % each has to bring; the last one is taken back"
     )
 
 
-def _delays_text(rtt: Correlation) -> str:
+def _delays_text(limit: Limit, rtt: Correlation) -> str:
     found = correlation.coefficient(rtt) or 0.0
     return (
-        f"growth stops: over {rtt.samples} samples the round trip time rises with the limit"
+        f"growth stops: over {rtt.samples} samples the {limit.cost} rises with the limit"
         f" (correlation {found:.2f}, above {correlation.THRESHOLD}); the limit goes one step back"
     )

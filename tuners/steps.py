@@ -11,8 +11,8 @@ def grow(value: int, shift: int) -> int:
 
 
 def shrink(value: int, shift: int) -> int:
-    """`value` one step down."""
-    return value - (value >> shift)
+    """`value` one step down, at least by 1: a small one must not stay where it is for ever."""
+    return max(0, value - max(1, value >> shift))
 
 
 def nearly_full(value: int, limit: int, shift: int) -> bool:

@@ -35,6 +35,8 @@ from bpftune.ipc.spawning import (
 from bpftune.workers import syscalls
 from bpftune.workers.host import run_worker
 
+PROCESS_NAME = "bpftune-workers"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
@@ -115,6 +117,7 @@ def main(arguments: list[str]) -> None:
     # systemd signals the whole service; workers end when the supervisor has heard their summary.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    syscalls.name_process(PROCESS_NAME)
     syscalls.unshare_network()
     import_tuner_runtime()
     gc.collect()

@@ -17,7 +17,8 @@ from pathlib import Path
 import zmq
 
 from bpftune.ipc.codec import MAX_MESSAGE_BYTES, to_supervisor, to_worker
-from bpftune.ipc.messages import Stop
+from bpftune.ipc.errors import DeclarationError
+from bpftune.ipc.messages import Stop, Unusable
 from bpftune.ipc.spawning import Spawn
 from bpftune.workers import confinement, syscalls
 from bpftune.workers.policy import load_policy, read_source
@@ -44,13 +45,18 @@ def run_worker(spawn: Spawn, *, stdout: int, stderr: int, parent_pid: int) -> in
 
 
 def _host(spawn: Spawn, parent_pid: int) -> None:
+    syscalls.name_process(spawn.declaration.name)
     source = read_source(Path(spawn.folder))
     confinement.drop_privileges(spawn.uid, spawn.gid, parent_pid)
     confinement.limit_resources()
     socket = _connect(spawn.endpoint)
     confinement.forbid_processes()
-    runner = PolicyRunner(spawn.declaration, load_policy(source), pid=os.getpid(), log=_log)
-    _serve(socket, runner)
+    try:
+        policy = load_policy(source)
+    except DeclarationError as error:
+        socket.send(to_supervisor.encode(Unusable(why=str(error))))
+    else:
+        _serve(socket, PolicyRunner(spawn.declaration, policy, pid=os.getpid(), log=_log))
     socket.close(linger=_LINGER_MS)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,21 +25,36 @@ from bpftune.tuners.base import Policy
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
     folder: Path
-    text: str
+    code: bytes
+
+    @property
+    def path(self) -> str:
+        return str(self.folder / POLICY_FILE)
 
 
 def read_source(folder: Path) -> PolicySource:
     """Raises DeclarationError."""
     try:
-        text = (folder / POLICY_FILE).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeclarationError(folder, f"{POLICY_FILE}: {error}") from error
-    return PolicySource(folder=folder, text=text)
+        code = (folder / POLICY_FILE).read_bytes()
+    except OSError as error:
+        raise DeclarationError(folder, f"{POLICY_FILE}: {error.strerror}") from error
+    return PolicySource(folder=folder, code=code)
 
 
 def load_policy(source: PolicySource) -> Policy[Any]:
-    """Execute policy.py and make its one Policy. Raises DeclarationError, or whatever policy.py raises."""
-    module = _execute(source)
+    """Execute policy.py and make its one Policy. Raises DeclarationError, whatever is wrong with it."""
+    try:
+        module = _execute(source)
+        policy = _find(source, module)
+        return policy()
+    except DeclarationError:
+        raise
+    except (Exception, SystemExit) as error:
+        cause = f"{POLICY_FILE}, line {_line(source, error)}: {type(error).__name__}: {error}"
+        raise DeclarationError(source.folder, cause) from error
+
+
+def _find(source: PolicySource, module: ModuleType) -> type[Policy[Any]]:
     classes = [
         value
         for value in vars(module).values()
@@ -49,19 +65,27 @@ def load_policy(source: PolicySource) -> Policy[Any]:
             source.folder, f"{POLICY_FILE} defines {len(classes)} subclasses of Policy, not one"
         )
     _check_state(source, classes[0])
-    return classes[0]()
+    return classes[0]
 
 
 def _execute(source: PolicySource) -> ModuleType:
-    path = str(source.folder / POLICY_FILE)
     # Tracebacks quote the source, which the worker itself may be unable to read.
-    linecache.cache[path] = (len(source.text), None, source.text.splitlines(keepends=True), path)
+    lines = source.code.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache[source.path] = (len(source.code), None, lines, source.path)
     module = ModuleType("policy")
-    module.__file__ = path
+    module.__file__ = source.path
     # msgspec resolves a record's annotations through sys.modules.
     sys.modules[module.__name__] = module
-    exec(compile(source.text, path, "exec", dont_inherit=True), module.__dict__)
+    exec(compile(source.code, source.path, "exec", dont_inherit=True), module.__dict__)
     return module
+
+
+def _line(source: PolicySource, error: BaseException) -> int:
+    """Where in policy.py it happened, or what called that."""
+    if isinstance(error, SyntaxError) and error.filename == source.path:
+        return error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == source.path), 0)
 
 
 def _check_state(source: PolicySource, policy: type[Policy[Any]]) -> None:

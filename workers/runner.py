@@ -92,7 +92,8 @@ class PolicyRunner:
         for saved in start.saved:
             self._states.restore(saved)
         # Also where no state was saved: a supervisor that died left its changes, but not its memory.
-        answers = [answer for view in start.views for answer in self._timer(view.netns.cookie, now_ns)]
+        cookies = [view.netns.cookie for view in start.views if self._has_state(view.netns.cookie)]
+        answers = [answer for cookie in cookies for answer in self._timer(cookie, now_ns)]
         return [Ready(version=PROTOCOL_VERSION, pid=self._pid), *answers]
 
     def _deliver(self, deliver: Deliver, now_ns: int) -> Answer:
@@ -108,6 +109,11 @@ class PolicyRunner:
         situation = self._views.situation(deliver.netns.cookie, now_ns, deliver.netns)
         decision = self._policy.on_event(event, situation, self._states.get(cookie))
         return self._answer(deliver.seq, cookie, decision, now_ns)
+
+    def _has_state(self, cookie: int) -> bool:
+        """Whether events of any scenario lead to a record of that cookie: global ones, or a namespace's."""
+        scope = Scope.GLOBAL if cookie == GLOBAL else Scope.NETNS
+        return any(scenario.scope is scope for scenario in self._declaration.scenarios)
 
     def _cookie(self, event: Event, deliver: Deliver) -> int:
         scope = self._declaration.scenarios_by_id[event.scenario].scope

@@ -24,16 +24,15 @@ class StateRecords:
     def by_cookie(self) -> Mapping[int, Any]:
         return self._states
 
-    def restore(self, saved: SavedState) -> bool:
-        """Take over what an earlier worker learned; False if it does not fit the present record."""
+    def restore(self, saved: SavedState) -> None:
+        """Take over what an earlier worker learned, if it fits the present record."""
         try:
             state = self._decoder.decode(saved.record)
         except (msgspec.DecodeError, RecursionError) as error:
             self._log(f"state of namespace {saved.netns_cookie} is dropped, it does not decode: {error}")
-            return False
+            return
         self._states[saved.netns_cookie] = state
         self._saved[saved.netns_cookie] = saved.record
-        return True
 
     def get(self, cookie: int) -> Any:
         """The namespace's record, a new one the first time."""

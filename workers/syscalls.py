@@ -20,6 +20,7 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -29,6 +30,11 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _NO_CAPABILITIES = bytes(2 * struct.calcsize("=III"))
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def name_process(name: str) -> None:
+    """What ps(1) and our own names of namespaces show; cut off after 15 bytes (prctl(2))."""
+    _call("name the process", _libc.prctl, _PR_SET_NAME, name.encode(), *[ctypes.c_ulong(0)] * 3)
 
 
 def unshare_network() -> None:

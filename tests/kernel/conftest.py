@@ -63,6 +63,14 @@ def distant() -> Iterator[Pair]:
 
 
 @pytest.fixture
+def initial_restored() -> Iterator[None]:
+    """For tests that write tunables of the initial namespace; to be requested before `start_daemon`."""
+    before = sysctl_guard.read(sysctl_guard.declared_sysctls())
+    yield
+    sysctl_guard.restore(before)
+
+
+@pytest.fixture
 def daemon_directory() -> Iterator[Path]:
     """State and run directory of the daemons under test.
 

@@ -2,7 +2,7 @@
 """A real `bpftune -s` under test: started, watched line by line, asked, stopped.
 
 Kernel tests, process tests and tools/bench.py call it. Every daemon has its own state and run
-directory, and is gone at the end of the block whatever happened in it.
+directory, and is gone with all its processes at the end of the block whatever happened in it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import SCALE
+import psutil
+
+from tests.waiting import SCALE, wait_for
 
 SCRIPTS = Path(sys.executable).parent
 BPFTUNE = str(SCRIPTS / "bpftune")
 BPFTUNE_CTL = str(SCRIPTS / "bpftune-ctl")
+SETTLED = ("active", "inactive")
+"""A tuner is inactive where the kernel has nothing for it to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Daemon:
         self._lines: list[str] = []
         self._arrived = threading.Condition()
         self._cursor = 0
+        self._family: set[psutil.Process] = set()
         self.started_ns = time.monotonic_ns()
         self.process = subprocess.Popen(
             [BPFTUNE, "-s", "--state-dir", self.state_dir, "--run-dir", self.run_dir, *arguments],
@@ -113,40 +118,67 @@ class Daemon:
             stdin=subprocess.DEVNULL,
         )
 
-    def tuner(self, name: str) -> Any:
-        """One tuner's entry in `bpftune-ctl status --json`."""
-        return next(tuner for tuner in self.ctl("status")["tuners"] if tuner["name"] == name)
+    def tuners(self) -> dict[str, Any]:
+        """By name, their entries in `bpftune-ctl status --json`."""
+        return {tuner["name"]: tuner for tuner in self.ctl("status")["tuners"]}
 
-    def processes(self) -> list[int]:
-        """The pids of the daemon's process group: supervisor, fork server, workers, compiler."""
-        groups = ((pid, _process_group(pid)) for pid in map(int, filter(str.isdigit, os.listdir("/proc"))))
-        return [pid for pid, group in groups if group == self.pid]
+    def tuner(self, name: str) -> Any:
+        return self.tuners()[name]
+
+    def wait_active(self) -> dict[str, Any]:
+        """Wait until every tuner that can work here has a worker that is ready; these tuners."""
+
+        def waiting() -> list[str]:
+            return [name for name, tuner in self.tuners().items() if tuner["state"] not in SETTLED]
+
+        wait_for(lambda: not waiting(), 5, "all tuners are active")
+        return {name: tuner for name, tuner in self.tuners().items() if tuner["state"] == "active"}
+
+    def family(self) -> set[psutil.Process]:
+        """Supervisor, fork server, workers, compiler: all that was seen alive at any call of this."""
+        if self.process.poll() is None:
+            supervisor = psutil.Process(self.pid)
+            self._family |= {supervisor, *supervisor.children(recursive=True)}
+        return self._family
 
     def stop(self, signum: int = signal.SIGTERM, timeout_s: float = 15) -> Ended:
         """Signal the supervisor and wait for its end."""
         before = len(self.lines)
+        self.family()
         self.process.send_signal(signum)
         exit_code = self.process.wait(timeout_s * SCALE)
         self._reader.join(5 * SCALE)
         lines = self.lines
         return Ended(exit_code=exit_code, lines=lines, summary=lines[before:])
 
-    def kill_group(self) -> None:
-        """SIGKILL to everything at once, as a machine without power would treat it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+    def kill_all(self) -> None:
+        """SIGKILL to everything at once, as the OOM killer or an administrator in a hurry would."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait(10 * SCALE)
+
+    def survivors(self, timeout_s: float = 5) -> list[psutil.Process]:
+        """What of the family is still there after its supervisor ended; it gets a moment to go."""
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not self._alive(), timeout_s, "all processes ended")
+        return self._alive()
 
     def close(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
-        self.kill_group()
+        left = [] if self.process.poll() is None else self.survivors()
+        self.kill_all()
         self._reader.join(5 * SCALE)
         if self.process.stderr is not None and not self._reader.is_alive():
             self.process.stderr.close()
         if self._ready_socket is not None:
             self._ready_socket.close()
+        assert not left, f"processes outlived their supervisor: {left}"
+
+    def _alive(self) -> list[psutil.Process]:
+        return [process for process in self._family if _is_alive(process)]
 
     def _environment(self) -> dict[str, str]:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -194,8 +226,9 @@ def _notify_socket(directory: Path) -> socket.socket:
     return listening
 
 
-def _process_group(pid: int) -> int:
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie has ended: it only waits for somebody to take note."""
     try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -85,7 +85,7 @@ def carry(directions: list[Direction]) -> None:
 
 
 def open_device(netns: str) -> int:
-    """A TUN device in that namespace; it goes when the descriptor is closed."""
+    """A TUN device in that namespace, a name or a path; it goes when the descriptor is closed."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/run/netns", netns).open() as target:
         if libc.setns(target.fileno(), CLONE_NEWNET) != 0:

@@ -73,6 +73,22 @@ class Namespace:
             os.close(home)
 
 
+class InitialNamespace(Namespace):
+    """The one that the tests run in. What a test changes there it must put back itself."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> Path:
+        return Path("/proc/self/ns/net")
+
+    def command(self, *argv: str) -> list[str]:
+        return list(argv)
+
+
+INITIAL = InitialNamespace(name="global")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two joined namespaces, `a` at one end and `b` at the other."""
@@ -121,10 +137,27 @@ def distant_pair(*, rtt_ms: float = 40, mbit_per_s: float = 100, loss: float = 0
 
 
 @contextlib.contextmanager
+def distant_from_initial(*, rtt_ms: float = 40, mbit_per_s: float = 100) -> Iterator[Pair]:
+    """The same with the initial namespace as `b`; its end of the path goes with the block."""
+    here = f"/proc/{os.getpid()}/ns/net"
+    with (
+        namespace("a") as a,
+        long_path(a.name, here, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s),
+    ):
+        made = _joined(a, INITIAL, device=DEVICE)
+        _configure(made)
+        yield made
+
+
+@contextlib.contextmanager
 def _two(*, device: str) -> Iterator[Pair]:
-    addresses = {"a_ipv4": "10.77.0.1", "b_ipv4": "10.77.0.2", "a_ipv6": "fd77::1", "b_ipv6": "fd77::2"}
     with namespace("a") as a, namespace("b") as b:
-        yield Pair(a=a, b=b, device=device, **addresses)
+        yield _joined(a, b, device=device)
+
+
+def _joined(a: Namespace, b: Namespace, *, device: str) -> Pair:
+    addresses = {"a_ipv4": "10.77.0.1", "b_ipv4": "10.77.0.2", "a_ipv6": "fd77::1", "b_ipv6": "fd77::2"}
+    return Pair(a=a, b=b, device=device, **addresses)
 
 
 def _configure(pair: Pair) -> None:

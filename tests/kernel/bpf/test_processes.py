@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import re
 import subprocess
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bpftune.bpf.fingerprint import SYSTEM_PYTHON
+from tests.kernel import bpf_objects
 from tests.kernel.bpf.rig import ROOT, WATCH_NETNS, WATCH_SYSCTL, opened, read_source
 from tests.waiting import wait_for
 
@@ -51,13 +50,6 @@ class Holder:
     def maps(self) -> str:
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
-    def ids(self, kind: str) -> set[int]:
-        """Ids of the BPF objects it holds: "prog", "link" or "map"."""
-        infos = [entry.read_text() for entry in Path(f"/proc/{self.process.pid}/fdinfo").iterdir()]
-        return {
-            int(found) for info in infos for found in re.findall(rf"^{kind}_id:\t(\d+)", info, re.MULTILINE)
-        }
-
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
@@ -67,14 +59,6 @@ def python_path() -> str:
     """The system's interpreter has no msgspec: it borrows this one's packages."""
     packages = [path for path in sys.path if path.endswith("site-packages")]
     return os.pathsep.join([str(ROOT / "src"), *packages])
-
-
-def is_gone(kind: str, object_id: int) -> bool:
-    library = ctypes.CDLL("libbpf.so.1")
-    descriptor: int = getattr(library, f"bpf_{kind}_get_fd_by_id")(ctypes.c_uint32(object_id))
-    if descriptor >= 0:
-        os.close(descriptor)
-    return descriptor == -errno.ENOENT
 
 
 @pytest.mark.parametrize("python", [sys.executable, SYSTEM_PYTHON], ids=["venv", "system"])
@@ -92,14 +76,14 @@ def test_the_compiler_is_never_mapped_cold_or_warm(tmp_path: Path, python: str) 
 def test_sigkill_leaves_no_program_link_or_map(tmp_path: Path) -> None:
     holder = Holder(tmp_path / "cache")
     try:
-        held = {kind: holder.ids(kind) for kind in ("prog", "link", "map")}
-        assert len(held["prog"]) == len(held["link"]) == 4
-        assert not any(is_gone(kind, object_id) for kind, ids in held.items() for object_id in ids)
+        held = bpf_objects.held(holder.process.pid)
+        kinds = [kind for kind, _ in held]
+        assert kinds.count("prog") == kinds.count("link") == 4
+        assert bpf_objects.existing(held) == held
     finally:
         holder.kill()
 
-    for kind, ids in held.items():
-        wait_for(lambda: all(is_gone(kind, each) for each in ids), 3, f"every {kind} is gone")  # noqa: B023
+    wait_for(lambda: not bpf_objects.existing(held), 3, "all objects are gone")
 
 
 def test_close_leaves_no_descriptor(tmp_path: Path) -> None:

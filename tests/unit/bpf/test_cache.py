@@ -33,7 +33,7 @@ class Rig:
     directory: Path
     compiler: CountingCompiler = field(default_factory=CountingCompiler)
     lines: list[str] = field(default_factory=list)
-    environment: bytes = b"this kernel"
+    environment: int = 1
 
     @property
     def entry(self) -> Path:
@@ -106,11 +106,11 @@ def become_a_fifo(entry: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped": (flip_a_byte, "damaged"),
     "truncated": (lambda entry: entry.write_bytes(entry.read_bytes()[:-30]), "damaged"),
-    "cut in the header": (lambda entry: entry.write_bytes(entry.read_bytes()[:40]), "foreign"),
+    "cut in the header": (lambda entry: entry.write_bytes(entry.read_bytes()[:20]), "foreign"),
     "empty": (lambda entry: entry.write_bytes(b""), "foreign"),
     "not ours": (lambda entry: entry.write_bytes(b"\x80\x04\x95 a pickle"), "foreign"),
     "a later format": (
-        lambda entry: entry.write_bytes(entry.read_bytes().replace(b"cache 1", b"cache 2")),
+        lambda entry: entry.write_bytes(entry.read_bytes().replace(b"cache 2", b"cache 3")),
         "foreign",
     ),
     "other key": (change_the_key, "stale"),
@@ -138,7 +138,7 @@ def test_a_bad_entry_is_rebuilt_with_one_log_line(rig: Rig, name: str) -> None:
 
 def test_another_kernel_makes_an_entry_stale_and_takes_its_place(rig: Rig) -> None:
     rig.build()
-    rig.environment = b"another kernel"
+    rig.environment = 2
     rig.build()
 
     assert len(rig.lines) == 1

@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from bpftune.bpf import ladder
 from bpftune.bpf.ladder import Footing, climb
 from bpftune.ipc.control import HookStatus
-from bpftune.ipc.declaration import Hook, Probe
+from bpftune.ipc.declaration import Hook, Poll, Probe
 from bpftune.ipc.errors import CompileError, HookRefused
 from tests.unit.bpf.made import probe
 
@@ -94,3 +95,16 @@ def test_what_the_kernel_cannot_have_is_not_tried(monkeypatch: pytest.MonkeyPatc
 
     assert picky.tried == []
     assert footing.refused == {"kprobe:a": "no kprobes in this kernel"}
+
+
+def test_a_poll_follows_a_hook_only_where_it_says_so() -> None:
+    def footing(poll: Poll, *, accepts: str) -> Footing:
+        wanted = replace(probe("create", "tp_btf:a", "poll"), poll=poll)
+        return climb(wanted, Picky(accepts=accepts), legacy=False)
+
+    last_rung = Poll(file="/proc/x", match="(x)", rise=1, value_event_field="entries", scenario="full")
+    following = replace(last_rung, follows="full")
+
+    assert footing(last_rung, accepts="tp_btf").poll is None
+    assert footing(following, accepts="tp_btf").poll == following
+    assert footing(following, accepts="nothing").poll == last_rung

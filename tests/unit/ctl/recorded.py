@@ -10,6 +10,7 @@ from bpftune.ipc.control import (
     ExportReply,
     HistoryReply,
     HookStatus,
+    NetnsChanges,
     Override,
     RestoredTunable,
     RollbackReply,
@@ -119,6 +120,8 @@ STATUS = StatusReply(
     refused_folders=[
         "cannot accept tuner folder /usr/local/lib/bpftune/tuners/mine: it is writable by group or others"
     ],
+    changed_in=[NetnsChanges(netns_cookie=BLUE.cookie, tunables=["net.ipv4.tcp_rmem"])],
+    rivals=["TuneD is running as pid 7: a tuner turns itself off where TuneD writes its sysctls"],
 )
 
 TUNABLES = TunablesReply(

@@ -14,7 +14,7 @@ from bpftune.ipc.control import Failure, LogEvent, Reply
 from tests.unit.ctl import recorded
 
 NETNS = {"cookie", "inum", "name", "initial"}
-HOOK = {"probe", "scenarios", "hook", "refused"}
+HOOK = {"probe", "scenarios", "hook", "refused", "unused"}
 CHANGE = {
     "id", "time_s", "tuner", "tunable", "netns", "old", "new", "scenario", "reason", "evidence", "outcome",
 }  # fmt: skip
@@ -25,6 +25,7 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
             "": {
                 "type", "version", "pid", "uptime_s", "mode", "learning_rate", "kernel", "support",
                 "pss_bytes", "cpu_s", "ring_dropped", "tuners", "namespaces", "refused_folders",
+                "changed_in", "rivals",
             },
             "tuners.0": {
                 "name", "description", "state", "why", "folder", "pid", "uptime_s", "restarts", "events_in",
@@ -35,6 +36,7 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
             "tuners.0.counters.0": {"scenario", "sent", "suppressed", "dropped"},
             "tuners.0.overrides.0": {"netns", "by", "tunable", "old", "new", "since_s"},
             "namespaces.0": NETNS,
+            "changed_in.0": {"netns_cookie", "tunables"},
         },
     ),
     (

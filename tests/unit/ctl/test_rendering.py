@@ -56,6 +56,13 @@ def words(shown: str) -> str:
     return " ".join(shown.split())
 
 
+def test_each_namespace_says_what_is_changed_and_off_there() -> None:
+    arguments = Arguments(verb=Verb.STATUS, by_netns=True)
+    shown = render(recorded.STATUS, arguments, screen(120))
+    row = next(line for line in shown if line.startswith(recorded.BLUE.name))
+    assert row.split()[1:4] == [str(recorded.BLUE.cookie), str(recorded.BLUE.inum), "net.ipv4.tcp_rmem"]
+
+
 @pytest.mark.parametrize("width", [40, 80, 120])
 @pytest.mark.parametrize(("verb", "reply"), REPLIES, ids=[verb.value for verb, _ in REPLIES])
 def test_no_line_is_longer_than_the_screen(verb: Verb, reply: Reply, width: int) -> None:

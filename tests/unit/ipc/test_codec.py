@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ def test_messages_survive_the_way() -> None:
         tunable="a.b",
         netns_cookie=0,
         expected=(1,),
-        new=(2**62,),
+        new=(2**300,),
         scenario="s",
         reason="r",
         evidence={"x": 0.5},
@@ -40,7 +39,7 @@ def test_an_oversized_message_is_refused_unread() -> None:
 
 def test_an_unknown_verb_is_refused() -> None:
     with pytest.raises(ProtocolError):
-        requests.decode(msgspec.msgpack.encode({"type": "selfdestruct"}))
+        requests.decode(b'{"type": "selfdestruct"}')
     assert requests.decode(requests.encode(RestartRequest(tuner="x"))) == RestartRequest(tuner="x")
 
 

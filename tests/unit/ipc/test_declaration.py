@@ -96,3 +96,48 @@ def test_hooks_print_as_they_are_written(text: str) -> None:
 @pytest.mark.parametrize("folder", sorted(SHIPPED.glob("*/tuner.toml")), ids=lambda path: path.parent.name)
 def test_shipped_declarations_are_valid(folder: Path) -> None:
     assert load_declaration(folder.parent).tunables
+
+
+POLLED = (
+    SMALL.replace('"tp_btf:some_event"', '"tp_btf:some_event", "poll"')
+    + """
+[probes.poll]
+file = "/proc/net/softnet_stat"
+match = "^([0-9a-f]+)"
+rise = 2
+value_event_field = "value"
+scenario = "near_limit"
+follows = "near_limit"
+"""
+)
+
+
+def test_a_poll_that_watches_a_rise(tmp_path: Path) -> None:
+    poll = load(tmp_path, POLLED).probes[0].poll
+    assert poll is not None
+    assert (poll.rise, poll.limit, poll.follows) == (2, "", "near_limit")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("rise = 2", "", "either a limit or a rise"),
+        ("rise = 2", 'rise = 2\nlimit = "net.core.somaxconn"', "either a limit or a rise"),
+        ("rise = 2", 'limit = "net.core.other"', "unknown tunable"),
+        ('"value"', '"colour"', "unknown field"),
+        ('follows = "near_limit"', 'follows = "far_limit"', "far_limit"),
+        ("([0-9a-f]+)", "([0-9a-f]+", "unterminated"),
+    ],
+)
+def test_a_wrong_poll_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    with pytest.raises(DeclarationError, match=cause):
+        load(tmp_path, POLLED.replace(old, new, 1))
+
+
+def test_a_tuner_may_say_when_it_is_of_no_use(tmp_path: Path) -> None:
+    rule = '[[inactive_when]]\ntunable = "net.core.somaxconn"\nat_least = 9\nwhy = "w"\n'
+    (read,) = load(tmp_path, SMALL + rule).inactive_when
+    assert (read.tunable, read.field, read.at_least) == ("net.core.somaxconn", 0, 9)
+    for wrong in (rule.replace("somaxconn", "other"), rule + "field = 1\n"):
+        with pytest.raises(DeclarationError, match="inactive_when"):
+            load(tmp_path, SMALL + wrong, name=f"small{len(wrong)}")

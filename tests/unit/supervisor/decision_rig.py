@@ -39,7 +39,7 @@ DECLARATION = Declaration(
         Tunable(name=RMEM, scope=Scope.NETNS, width=3, floor=["0", "0", "field1"], cap=CAP, moves=[2]),
         Tunable(name=MODERATE, scope=Scope.NETNS, cap=1),
         Tunable(name=BACKLOG, scope=Scope.GLOBAL, floor=100, cap="max(original, 4000)"),
-        Tunable(name=MASK, scope=Scope.GLOBAL, cap=1 << 64, format=Format.CPUMASK),
+        Tunable(name=MASK, scope=Scope.GLOBAL, cap=(1 << 64) - 1, format=Format.CPUMASK),
     ],
     scenarios=[Scenario(id="full", name="n", tunable=RMEM, why="w", reason="r")],
     probes=[],

@@ -111,6 +111,13 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def test_directories_must_be_there(tmp_path: Path) -> None:
-    check_paths(Options(libdirs=(tmp_path,), cgroup=tmp_path))
+    check_paths(Options(libdirs=(tmp_path,)))
     with pytest.raises(UsageError, match=r"cannot use -l/--libdir .*: not a directory"):
         check_paths(Options(libdirs=(tmp_path / "missing",)))
+
+
+def test_a_cgroup_must_be_of_the_cgroup2_tree(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot use -c/--cgroup .*: not a directory of the cgroup2 tree"):
+        check_paths(Options(cgroup=tmp_path))
+    (tmp_path / "cgroup.controllers").touch()
+    check_paths(Options(cgroup=tmp_path))

@@ -72,16 +72,22 @@ def test_an_administrators_field_beyond_its_bounds_may_stay() -> None:
     assert refusal((1, 1000, 20), (1, 1000, 25)) is None
 
 
+def test_coming_back_towards_bounds_that_moved() -> None:
+    assert refusal((20, 20, 200), (20, 20, 150)) is None
+    assert refusal((20, 20, 1), (20, 20, 5)) is None
+    assert refusal((20, 20, 200), (20, 20, 201)) == "net.ipv4.tcp_rmem field 2: 201 is above the cap 90"
+    assert refusal((20, 20, 5), (20, 20, 4)) == "net.ipv4.tcp_rmem field 2: 4 is below the floor 10"
+    assert refusal((20, 20, 200), (20, 20, 5)) == "net.ipv4.tcp_rmem field 2: 5 is below the floor 10"
+
+
 @given(current=FIELDS, new=FIELDS, floor=FIELDS, cap=FIELDS)
-def test_nothing_outside_the_bounds_passes(current: Value, new: Value, floor: Value, cap: Value) -> None:
+def test_nothing_goes_further_out_of_the_bounds(current: Value, new: Value, floor: Value, cap: Value) -> None:
     bounds = Bounds(floor=floor, cap=cap)
     if value_refusal(MEM, current=current, new=new, bounds=bounds) is None:
         assert new != current
-        assert all(
-            low <= wanted <= high
-            for old, wanted, low, high in zip(current, new, floor, cap, strict=True)
-            if wanted != old
-        )
+        for old, wanted, low, high in zip(current, new, floor, cap, strict=True):
+            assert wanted <= max(old, high)
+            assert wanted >= min(old, low)
     if value_refusal(RMEM, current=current, new=new, bounds=bounds) is None:
         assert new[:2] == current[:2]
 
@@ -92,3 +98,4 @@ def test_reaching_a_cap() -> None:
     assert reaches_cap(current=(80,), new=(99,), bounds=bounds)
     assert not reaches_cap(current=(80,), new=(89,), bounds=bounds)
     assert not reaches_cap(current=(99,), new=(95,), bounds=bounds)
+    assert not reaches_cap(current=(0,), new=(1,), bounds=Bounds(floor=(0,), cap=(1,)))

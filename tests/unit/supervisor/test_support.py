@@ -30,3 +30,12 @@ def test_the_table_says_why_a_better_rung_is_not_used() -> None:
     lines = format_hook_table({"tcp_buffer": [status("kprobe:f", **{"fentry:f": "not permitted"})]})
     assert lines[1].split() == ["tcp_buffer", "s", "kprobe:f"]
     assert lines[2].strip() == "not fentry:f: not permitted"
+
+
+def test_a_tuner_of_no_use_takes_nothing_away_and_says_why() -> None:
+    unused = HookStatus(probe="p", scenarios=["s"], hook=None, refused={}, unused="the limit does nothing")
+    hooks = {"tcp_buffer": [status("tp_btf:x")], "route_table": [unused]}
+    assert judge_support(hooks) is Support.FULL
+    lines = [line.split(maxsplit=2) for line in format_hook_table(hooks)]
+    assert ["route_table", "s", "none"] in lines
+    assert ["inactive:", "the", "limit does nothing"] in lines

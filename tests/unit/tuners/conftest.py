@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel and a supervisor that consist of a dictionary, for policies of both tuners."""
+"""A kernel and a supervisor that consist of a dictionary, for policies of all tuners."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class FakeKernel:
         self.values = dict(values)
         self.now_ns = 1_000_000_000_000
         self.cap = cap
+        self.caps: dict[str, int] = {}
         self.status = Status.APPLIED
         self.proposals: list[Proposal] = []
         self.changes: list[tuple[str, Value, Value]] = []
@@ -76,7 +77,7 @@ class FakeKernel:
         self.proposals.append(proposal)
         old = self.values[proposal.tunable]
         self._check(proposal, old)
-        status = Status.REFUSED if max(proposal.new) > self.cap else self.status
+        status = Status.REFUSED if max(proposal.new) > self._cap(proposal.tunable) else self.status
         if status is Status.APPLIED:
             self.values[proposal.tunable] = proposal.new
             self.changes.append((proposal.tunable, old, proposal.new))
@@ -102,9 +103,12 @@ class FakeKernel:
             original=self.originals[name],
             current=current,
             floor=(0,) * len(current),
-            cap=(self.cap,) * len(current),
+            cap=(self._cap(name),) * len(current),
             adopted=self.adopted,
         )
+
+    def _cap(self, name: str) -> int:
+        return self.caps.get(name, self.cap)
 
 
 @pytest.fixture(scope="session")
