@@ -137,12 +137,12 @@ def distant_pair(*, rtt_ms: float = 40, mbit_per_s: float = 100, loss: float = 0
 
 
 @contextlib.contextmanager
-def distant_from_initial(*, rtt_ms: float = 40, mbit_per_s: float = 100) -> Iterator[Pair]:
+def distant_from_initial(*, rtt_ms: float = 40, mbit_per_s: float = 100, loss: float = 0) -> Iterator[Pair]:
     """The same with the initial namespace as `b`; its end of the path goes with the block."""
     here = f"/proc/{os.getpid()}/ns/net"
     with (
         namespace("a") as a,
-        long_path(a.name, here, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s),
+        long_path(a.name, here, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s, loss=loss),
     ):
         made = _joined(a, INITIAL, device=DEVICE)
         _configure(made)

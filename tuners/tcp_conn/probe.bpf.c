@@ -109,7 +109,14 @@ struct remote {
 };
 
 BPF_SK_STORAGE(connections, struct connection);
-BPF_TABLE("lru_hash", struct paths_key, struct paths_value, paths, 512);
+
+/*
+ * Not an LRU: those hand out free elements to each CPU by the hundred, and before Linux kernel
+ * commit d4adf1c9ee77 ("bpf: Adjust free target to avoid global starvation of LRU map") (in v6.17)
+ * a machine with many CPUs drops elements in use long before the map is full. A path that finds no
+ * room is not learned about.
+ */
+BPF_F_TABLE("hash", struct paths_key, struct paths_value, paths, 2048, BPF_F_NO_PREALLOC);
 BPF_ARRAY(blank_path, struct paths_value, 1);
 BPF_ARRAY(missing_since_ns, u64, 16);
 BPF_TABLE("lru_hash", struct remote_key, struct remote, remotes, 1024);

@@ -17,7 +17,7 @@ from tests.kernel import namespaces
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.connections import Told, connect, connecting, serving
 from tests.kernel.daemon import Daemon
-from tests.kernel.namespaces import Pair
+from tests.kernel.namespaces import INITIAL, Pair, checked
 from tests.requirements import require
 from tests.waiting import wait_for
 
@@ -91,6 +91,19 @@ def test_lossy_connections_move_to_bbr(lossy: Pair, start_daemon: StartDaemon, a
     assert any("'connection retransmits too much' occurred" in line for line in ended.summary)
 
 
+def test_in_the_initial_namespace_too(start_daemon: StartDaemon) -> None:
+    require("bbr" in AVAILABLE.read_text(), "needs bbr among the available congestion controls")
+    with namespaces.distant_from_initial(rtt_ms=20, mbit_per_s=50, loss=0.05) as far:
+        with_reno_by_route(far)
+        daemon = start_daemon(*ALLOW)
+        with serving(far.a, far.a_ipv4):
+            (told,) = connect(INITIAL, far.a_ipv4, payload_bytes=LOSSY_BYTES)
+        daemon.wait_line(rf"{CONGESTION_CONTROL}' in global ns\. ")
+        daemon.wait_line(rf"change {CONGESTION_CONTROL} from \(reno\) -> \(bbr\) for remote {far.a_ipv4}$")
+
+    assert (told.first, told.last) == ("reno", "bbr")
+
+
 @pytest.mark.parametrize("sysctl", ["0", "1"])
 def test_timeouts_become_linear_unless_they_are(lossy: Pair, start_daemon: StartDaemon, sysctl: str) -> None:
     """Where the sysctl is on, every connection has them, so the socket's own switch is left alone."""
@@ -144,7 +157,10 @@ def test_what_the_application_chose_stays(lossy: Pair, start_daemon: StartDaemon
             lossy.a, lossy.b_ipv4, count=6, concurrent=2, payload_bytes=LOSSY_BYTES, algorithm="reno"
         )
 
+        (other,) = connect(lossy.a, lossy.b_ipv4, payload_bytes=LOSSY_BYTES)
+
     assert {(one.first, one.last) for one in told} == {("reno", "reno")}
+    assert other.last == "bbr"
 
 
 def test_ten_thousand_short_lossy_connections_send_few_events(start_daemon: StartDaemon) -> None:
@@ -206,7 +222,7 @@ def test_on_a_path_with_some_loss_bbr_wins(start_daemon: StartDaemon) -> None:
         serving(far.b, far.b_ipv4),
     ):
         daemon = start_daemon(*ALLOW)
-        told = connect(far.a, far.b_ipv4, count=24, payload_bytes=2_000_000)
+        told = connect(far.a, far.b_ipv4, count=24, payload_bytes=1_000_000)
         rows = {row["algorithm"]: row for row in paths(daemon, far.a.name)}
 
     assert [one.first for one in told[:3]] == ["reno"] * 3
@@ -257,6 +273,11 @@ def test_it_gets_along_with_tcp_buffer(start_daemon: StartDaemon) -> None:
 
     assert (older.last, new.last) == ("bbr", "bbr")
     daemon.wait_line(rf"change net\.ipv4\.tcp_wmem.* in netns '{far.a.name}'")
+
+
+def with_reno_by_route(pair: Pair) -> None:
+    """The initial namespace keeps its default; only its connections to `a` begin with reno."""
+    checked(["ip", "route", "change", "10.77.0.0/24", "dev", pair.device, "congctl", "reno"])
 
 
 def put_behind(pair: Pair, address: str, gateway: str) -> None:

@@ -18,9 +18,11 @@ from bpftune.ipc.record import Row, decode_row
 from tests.kernel import namespaces
 from tests.kernel.bpf.rig import ROOT, Rig, opened
 from tests.kernel.connections import connect, serving
-from tests.kernel.namespaces import Namespace, Pair
+from tests.kernel.namespaces import INITIAL, Namespace, Pair, checked
+from tests.requirements import require
 from tests.waiting import wait_for
 
+AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 TCP_CONN = ROOT / "tuners" / "tcp_conn"
 RENO, DCTCP = "NAME('r', 'e', 'n', 'o', 0, 0, 0, 0)", "NAME('d', 'c', 't', 'c', 'p', 0, 0, 0)"
 RENO_SLOT, DCTCP_SLOT = 3, 4
@@ -89,6 +91,24 @@ def test_dctcp_needs_ecn(veth: Pair, reno_for_dctcp: Rig) -> None:
 def test_dctcp_needs_a_short_path(reno_for_dctcp: Rig) -> None:
     with namespaces.distant_pair(rtt_ms=5) as far:
         assert renos_after_many(with_ecn(far, "1"), reno_for_dctcp) == 0
+
+
+def test_bbr_needs_its_pacing_to_survive_the_way_out_of_a_namespace(veth: Pair, variant: Variant) -> None:
+    """On a kernel that drops the time at which a packet shall leave, only the initial one has bbr."""
+    require("bbr" in AVAILABLE.read_text(), "needs bbr among the available congestion controls")
+    rig = variant({"defined(HAVE_sk_buff__mono_delivery_time) || defined(HAVE_sk_buff__tstamp_type)": "0"})
+    for end in (veth.a, veth.b):
+        end.write_sysctl("net.ipv4.tcp_congestion_control", "reno")
+    with serving(veth.b, veth.b_ipv4):
+        inside = connect(veth.a, veth.b_ipv4, count=ENOUGH)
+    with namespaces.distant_from_initial(rtt_ms=2) as far:
+        checked(["ip", "route", "change", "10.77.0.0/24", "dev", far.device, "congctl", "reno"])
+        with serving(far.a, far.a_ipv4):
+            outside = connect(INITIAL, far.a_ipv4, count=ENOUGH)
+
+    assert rig.bpf.hooks("tcp_conn")[1].refused == {}
+    assert "bbr" not in {one.first for one in inside}
+    assert "bbr" in {one.first for one in outside}
 
 
 def test_without_the_gateway_program_paths_are_prefixes(clean_route: Pair, variant: Variant) -> None:
