@@ -214,7 +214,7 @@ PROBE_CTX(gateway, struct bpf_sock_ops *ctx)
 	if (connection)
 		return 1;
 	tp = TCP_SOCK(bpf_sk);
-	if (!tp)
+	if (!tp || is_off(net_of(tp)))
 		return 1;
 	dst = READ((struct sock *)tp, sk_dst_cache);
 	if (!dst)
@@ -598,13 +598,24 @@ static __always_inline void move_to_bbr(struct bpf_sock_ops *ctx, struct tcp_soc
 	tell(ctx, tp, old);
 }
 
+/* Segments are counted in 32 bits, which a fast connection fills within hours; then bytes must do.
+ */
+static __always_inline bool is_lossy(struct tcp_sock *tp)
+{
+	u64 sent_bytes = READ(tp, bytes_sent);
+
+	if (sent_bytes >> 32)
+		return READ(tp, bytes_retrans) > sent_bytes >> LOSS_SHIFT;
+	return READ(tp, total_retrans) > READ(tp, segs_out) >> LOSS_SHIFT;
+}
+
 /* A segment is sent again and has been counted. */
 static __always_inline void look_at_loss(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 					 struct tcp_sock *tp)
 {
 	struct connection *connection;
 
-	if (READ(tp, total_retrans) <= READ(tp, segs_out) >> LOSS_SHIFT)
+	if (!is_lossy(tp))
 		return;
 	connection = enter(ctx, sk, tp, false);
 	if (!connection || connection->flags & JUDGED)
