@@ -7,8 +7,9 @@ The tuner's programs and the kernel come in as a protocol, so that ladders are t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bpftune.bpf.hooks import unavailable
@@ -68,18 +69,38 @@ def climb(probe: Probe, attacher: Attacher, *, legacy: bool) -> Footing:
         if legacy and hook.kind in MODERN_KINDS and _has_older(ladder[rung + 1 :]):
             refused[str(hook)] = LEGACY_REASON
             continue
-        reason = unavailable(hook)
-        if reason is None:
-            try:
-                link_fd = attacher.attach(probe, rung, hook)
-            except HookRefused as error:
-                reason = error.cause
-            except BpfError as error:
-                reason = str(error)
-            else:
-                return Footing(probe=probe, hook=hook, refused=refused, link_fd=link_fd)
-        refused[str(hook)] = reason
+        outcome = _try_rung(probe, attacher, rung, hook)
+        if isinstance(outcome, int):
+            return Footing(probe=probe, hook=hook, refused=refused, link_fd=outcome)
+        refused[str(hook)] = outcome
     return Footing(probe=probe, hook=None, refused=refused)
+
+
+def survey(footing: Footing, attacher: Attacher) -> Footing:
+    """Also try the rungs below the one in use, each for a moment: which of them does this kernel refuse?"""
+    refused = dict(footing.refused)
+    for rung, hook in enumerate(footing.probe.ladder):
+        if hook.kind == "poll" or hook == footing.hook or str(hook) in refused:
+            continue
+        outcome = _try_rung(footing.probe, attacher, rung, hook)
+        if isinstance(outcome, int):
+            os.close(outcome)
+        else:
+            refused[str(hook)] = outcome
+    return replace(footing, refused=refused)
+
+
+def _try_rung(probe: Probe, attacher: Attacher, rung: int, hook: Hook) -> int | str:
+    """The link's descriptor, or why there is none."""
+    reason = unavailable(hook)
+    if reason is not None:
+        return reason
+    try:
+        return attacher.attach(probe, rung, hook)
+    except HookRefused as error:
+        return error.cause
+    except BpfError as error:
+        return str(error)
 
 
 def _has_older(rungs: Sequence[Hook]) -> bool:

@@ -104,6 +104,10 @@ class Bpf:
     def hooks(self, tuner: str) -> list[HookStatus]:
         return self._loaded(tuner).hooks
 
+    def survey(self, tuner: str) -> list[HookStatus]:
+        """Like `hooks` of an attached tuner, after trying every rung of its ladders."""
+        return self._loaded(tuner).survey()
+
     def polls(self, tuner: str) -> list[Poll]:
         """What has to be polled for the tuner; nothing while it is detached."""
         return self._loaded(tuner).polls

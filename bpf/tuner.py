@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bpftune.bpf import hooks, libbpf
 from bpftune.bpf.entries import entry_name
-from bpftune.bpf.ladder import Footing, climb
+from bpftune.bpf.ladder import Footing, climb, survey
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.rungs import flavour_of, program_type
 from bpftune.bpf.tables import TableMap
@@ -83,6 +83,10 @@ class TunerBpf:
         for probe in sorted(self.declaration.probes, key=_is_iterator):
             self._footings[probe.name] = climb(probe, self, legacy=self._legacy)
         self.run_iterators()
+
+    def survey(self) -> list[HookStatus]:
+        """The hooks with what became of every rung, those below the one in use included."""
+        return [survey(footing, self).status for footing in self._footings.values()]
 
     def run_iterators(self) -> None:
         """Run iter programs once over what the current network namespace holds; one that does not

@@ -323,4 +323,5 @@ def _unique(what: str, names: list[str]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return " ".join(f"{DECLARATION_FILE}: {text}".split())

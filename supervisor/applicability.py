@@ -8,8 +8,9 @@ kernel's default and not what an administrator made of it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Scope, Tunable
@@ -53,12 +54,14 @@ def _read(tunable: Tunable) -> Value | None:
 def _read_fresh(tunable: Tunable) -> Value | None:
     """A thread makes the namespace and takes it along when it ends."""
 
-    def read() -> Value | None:
-        try:
-            nsfs.unshare()
-        except OSError:
-            return None
-        return _read(tunable)
+    found: list[Value | None] = [None]
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(read).result()
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            nsfs.unshare()
+            found[0] = _read(tunable)
+
+    thread = Thread(target=read)
+    thread.start()
+    thread.join()
+    return found[0]

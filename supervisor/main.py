@@ -106,4 +106,5 @@ def _attach(bpf: Bpf, declaration: Declaration) -> list[HookStatus]:
     reason = inactive_reason(declaration)
     if reason is not None:
         return unused_hooks(bpf.hooks(declaration.name), reason)
-    return bpf.attach(declaration.name)
+    bpf.attach(declaration.name)
+    return bpf.survey(declaration.name)

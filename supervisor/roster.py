@@ -106,7 +106,9 @@ class Roster:
         self._notice = notice
         self._tuners: dict[str, Tuner] = {}
         self._by_id: dict[int, Tuner] = {}
-        self.refused: list[str] = []
+        self._refused: list[str] = []
+        self._left_out: dict[str, tuple[TunerFolder, str]] = {}
+        """Folders whose programs could not be loaded, and why: tried again only once they changed."""
 
     def __iter__(self) -> Iterator[Tuner]:
         return iter(self._tuners.values())
@@ -124,6 +126,11 @@ class Roster:
         except KeyError:
             raise UnknownName("tuner", name, self._tuners) from None
 
+    @property
+    def refused(self) -> list[str]:
+        """Why there are folders without a tuner, one line each."""
+        return [*self._refused, *(why for _, why in self._left_out.values())]
+
     def by_id(self, tuner_id: int) -> Tuner | None:
         return self._by_id.get(tuner_id)
 
@@ -134,7 +141,9 @@ class Roster:
         for name in [*self._tuners]:
             if wanted.get(name) != self._tuners[name].folder:
                 self.remove(name)
-        return self._add([folder for name, folder in wanted.items() if name not in self._tuners])
+        self._left_out = {name: one for name, one in self._left_out.items() if wanted.get(name) == one[0]}
+        known = self._tuners.keys() | self._left_out.keys()
+        return self._add([folder for name, folder in wanted.items() if name not in known])
 
     def remove(self, name: str) -> None:
         tuner = self._tuners.pop(name)
@@ -168,17 +177,19 @@ class Roster:
     def _note_refusals(self, scan: Scan) -> None:
         refused = sorted(scan.refused.values())
         for text in refused:
-            if text not in self.refused:
+            if text not in self._refused:
                 self._warn(text)
-        self.refused = refused
+        self._refused = refused
 
     def _add(self, folders: list[TunerFolder]) -> list[str]:
         failures = self._load(
             [ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in folders]
         )
-        for name, error in failures.items():
-            self._warn(f"tuner '{name}' is left out: {error}")
-            self.refused.append(str(error))
+        for folder in folders:
+            name = folder.declaration.name
+            if name in failures:
+                self._warn(f"tuner '{name}' is left out: {failures[name]}")
+                self._left_out[name] = folder, str(failures[name])
         added = [folder for folder in folders if folder.declaration.name not in failures]
         for folder in added:
             self._enter(folder)

@@ -30,7 +30,7 @@ def judge_support(hooks: Mapping[str, list[HookStatus]]) -> Support:
 
 
 def format_hook_table(hooks: Mapping[str, list[HookStatus]]) -> list[str]:
-    """One line per (tuner, scenario), and one per refused better rung below it."""
+    """One line per (tuner, scenario), and below it one per rung that the kernel refused."""
     lines = [_row("tuner", "scenario", "hook in use")]
     for tuner, probes in sorted(hooks.items()):
         for status in probes:

@@ -29,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.kernel import namespaces, traffic
+from tests.kernel import bpf_objects, namespaces, traffic
 from tests.kernel.daemon import Daemon, running
 from tests.kernel.namespaces import Namespace, Pair
 from tests.waiting import wait_for
@@ -47,11 +47,14 @@ class Effort:
     warm_starts: int = 7
     idle_s: int = 60
     receivers: int = 20
+    settle_s: float = 5
     throughput_rounds: int = 7
     throughput_s: int = 3
 
 
-QUICK = Effort(cold_starts=1, warm_starts=2, idle_s=5, receivers=2, throughput_rounds=1, throughput_s=1)
+QUICK = Effort(
+    cold_starts=1, warm_starts=2, idle_s=5, receivers=2, settle_s=1, throughput_rounds=1, throughput_s=1
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +98,9 @@ def measure_idle(effort: Effort, directory: Path) -> list[Figure]:
     with running("--rollback", directory=directory / "idle", notify=False) as daemon:
         wait_for(lambda: daemon.run_ctl("status").returncode == 0, 30, "daemon answers", 0.1)
         wait_for(lambda: is_settled(daemon), 30, "every worker is ready", 0.1)
-        processes = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children(recursive=True)]
+        processes = processes_of(daemon)
         pss_bytes = sum(process.memory_full_info().pss for process in processes)
-        before = voluntary_switches(processes)
-        time.sleep(effort.idle_s)
-        switches = voluntary_switches(processes) - before
+        idle = measure_wakeups("wake-ups, idle", effort, daemon)
     return [
         Figure(
             name="memory of all processes, idle",
@@ -107,13 +108,26 @@ def measure_idle(effort: Effort, directory: Path) -> list[Figure]:
             measured=f"{pss_bytes / 1e6:.1f} MB in {len(processes)} processes",
             method="sum of PSS in /proc/PID/smaps_rollup",
         ),
-        Figure(
-            name="wake-ups, idle",
-            aim="0-2 per minute",
-            measured=f"{switches * 60 / effort.idle_s:.0f} per minute",
-            method=f"voluntary context switches of all threads in {effort.idle_s} s",
-        ),
+        idle,
     ]
+
+
+def processes_of(daemon: Daemon) -> list[psutil.Process]:
+    supervisor = psutil.Process(daemon.pid)
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def measure_wakeups(name: str, effort: Effort, daemon: Daemon) -> Figure:
+    processes = processes_of(daemon)
+    before = voluntary_switches(processes)
+    time.sleep(effort.idle_s)
+    switches = voluntary_switches(processes) - before
+    return Figure(
+        name=name,
+        aim="0-2 per minute",
+        measured=f"{switches * 60 / effort.idle_s:.0f} per minute",
+        method=f"voluntary context switches of all threads in {effort.idle_s} s",
+    )
 
 
 def is_settled(daemon: Daemon) -> bool:
@@ -142,6 +156,8 @@ def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
         for far in pairs:
             provoke_growth(far)
         latencies_us = sorted(daemon.tuner("tcp_buffer")["write_latency_us"])
+        time.sleep(effort.settle_s)
+        calm = measure_wakeups("wake-ups after the traffic", effort, daemon)
     measured = "no change was made"
     if latencies_us:
         p50, p99 = percentile(latencies_us, 50), percentile(latencies_us, 99)
@@ -152,7 +168,8 @@ def measure_decisions(effort: Effort, directory: Path) -> list[Figure]:
             aim="p50 < 1 ms",
             measured=measured,
             method=f"{len(latencies_us)} changes, bulk TCP into receivers with a too small tcp_rmem",
-        )
+        ),
+        calm,
     ]
 
 
@@ -185,6 +202,7 @@ def measure_throughput(effort: Effort, directory: Path) -> list[Figure]:
             without_bps.append(iperf3_bps(veth, effort.throughput_s))
             with running("--rollback", directory=directory / "throughput"):
                 with_bps.append(iperf3_bps(veth, effort.throughput_s))
+        programs = measure_programs(veth, effort, directory)
     ratio = statistics.median(with_bps) / statistics.median(without_bps)
     return [
         Figure(
@@ -192,8 +210,27 @@ def measure_throughput(effort: Effort, directory: Path) -> list[Figure]:
             aim=">= 0.99",
             measured=f"{ratio:.3f}",
             method=f"medians of {len(with_bps)} runs of {effort.throughput_s} s each, interleaved, over veth",
-        )
+        ),
+        programs,
     ]
+
+
+def measure_programs(veth: Pair, effort: Effort, directory: Path) -> Figure:
+    """What the BPF programs take of that; apart, since counting it is not free either."""
+    with (
+        running("--rollback", directory=directory / "throughput") as daemon,
+        bpf_objects.program_statistics(),
+    ):
+        iperf3_bps(veth, effort.throughput_s)
+        times = bpf_objects.run_times(daemon.pid)
+    each = [f"{one.name} {one.total_ns / one.runs:.0f} ns x {one.runs}" for one in times]
+    share = sum(one.total_ns for one in times) / (effort.throughput_s * 1e9)
+    return Figure(
+        name="BPF programs during iperf3",
+        aim="",
+        measured=f"{share:.2%} of one CPU: {', '.join(each)}",
+        method=f"kernel.bpf_stats_enabled, one run of {effort.throughput_s} s",
+    )
 
 
 @contextlib.contextmanager
@@ -237,6 +274,7 @@ def main() -> int:
         print("make: the bench needs root: sudo make bench", file=sys.stderr)
         return 1
     effort = QUICK if given.quick else Effort()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed bpftune has its bytecode
     directory = Path(tempfile.mkdtemp(prefix="bpftune-bench-"))
     directory.chmod(0o711)  # workers, which are not root, reach their sockets through it
     figures: list[Figure] = []

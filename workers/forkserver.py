@@ -5,6 +5,10 @@ It has imported what workers need, so that they share its pages, and forks one o
 comes through SOCKET (the descriptor of a SOCK_SEQPACKET socketpair). It reports every end of a
 child, and ends itself, and so all workers, when the supervisor does. It runs no tuner code and
 never creates a ZeroMQ context: its threads would not survive a fork.
+
+A page stays shared until somebody writes to it, and using a Python object writes its reference
+count: each function that a worker calls for the first time costs it some 30 KB, each module that it
+imports by itself half a megabyte.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ from bpftune.workers import syscalls
 from bpftune.workers.host import run_worker
 
 PROCESS_NAME = "bpftune-workers"
+
+_POLICIES_IMPORT = ("dataclasses", "ipaddress", "math", "mmap")
+"""Of the standard library, beyond what the modules named above need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,8 @@ class ForkServer:
 
 def import_tuner_runtime() -> None:
     """Import the modules that policies are written against; a worker may be unable to read them."""
+    for name in _POLICIES_IMPORT:
+        importlib.import_module(name)
     for module in pkgutil.iter_modules(bpftune.tuners.__path__):
         if not module.ispkg:
             importlib.import_module(f"{bpftune.tuners.__name__}.{module.name}")

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 import zmq
 
@@ -21,6 +20,7 @@ from bpftune.ipc.errors import DeclarationError
 from bpftune.ipc.messages import Stop, Unusable
 from bpftune.ipc.spawning import Spawn
 from bpftune.workers import confinement, syscalls
+from bpftune.workers.compiling import compile_apart
 from bpftune.workers.policy import load_policy, read_source
 from bpftune.workers.runner import PolicyRunner
 
@@ -46,15 +46,17 @@ def run_worker(spawn: Spawn, *, stdout: int, stderr: int, parent_pid: int) -> in
 
 def _host(spawn: Spawn, parent_pid: int) -> None:
     syscalls.name_process(spawn.declaration.name)
-    source = read_source(Path(spawn.folder))
+    source = read_source(spawn.folder)
     confinement.drop_privileges(spawn.uid, spawn.gid, parent_pid)
     confinement.limit_resources()
+    compiled = compile_apart(source)
     socket = _connect(spawn.endpoint)
     confinement.forbid_processes()
     try:
-        policy = load_policy(source)
+        policy = load_policy(source, compiled)
     except DeclarationError as error:
         socket.send(to_supervisor.encode(Unusable(why=str(error))))
+        _await_end(socket)
     else:
         _serve(socket, PolicyRunner(spawn.declaration, policy, pid=os.getpid(), log=_log))
     socket.close(linger=_LINGER_MS)
@@ -82,6 +84,12 @@ def _serve(socket: zmq.Socket[bytes], runner: PolicyRunner) -> None:
         answers += runner.wake(time.monotonic_ns())
         for answer in answers:
             socket.send(to_supervisor.encode(answer))
+
+
+def _await_end(socket: zmq.Socket[bytes]) -> None:
+    """The supervisor kills us once it has heard: news of our end could reach it before our last word."""
+    while not isinstance(to_worker.decode(socket.recv()), Stop):
+        continue
 
 
 def _log(text: str) -> None:

@@ -16,7 +16,6 @@ class StateRecords:
         self._type = state_type
         self._log = log
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(state_type)
         self._states: dict[int, Any] = {}
         self._saved: dict[int, bytes] = {}
 
@@ -27,7 +26,7 @@ class StateRecords:
     def restore(self, saved: SavedState) -> None:
         """Take over what an earlier worker learned, if it fits the present record."""
         try:
-            state = self._decoder.decode(saved.record)
+            state = msgspec.msgpack.decode(saved.record, type=self._type)
         except (msgspec.DecodeError, RecursionError) as error:
             self._log(f"state of namespace {saved.netns_cookie} is dropped, it does not decode: {error}")
             return

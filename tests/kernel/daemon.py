@@ -165,23 +165,32 @@ class Daemon:
         return self._alive()
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.stop()
-        left = [] if self.process.poll() is None else self.survivors()
+        problem = self._stop_at_last()
         self.kill_all()
         self._reader.join(5 * SCALE)
         if self.process.stderr is not None and not self._reader.is_alive():
             self.process.stderr.close()
         if self._ready_socket is not None:
             self._ready_socket.close()
-        assert not left, f"processes outlived their supervisor: {left}"
+        assert not problem, f"{problem}: {self._said()}"
+
+    def _stop_at_last(self) -> str:
+        """What was wrong with its end. A supervisor that does not come to it tells where it hangs."""
+        if self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGABRT)
+                self.process.wait(5 * SCALE)
+                return "daemon did not stop"
+        left = self.survivors()
+        return f"processes outlived their supervisor: {left}" if left else ""
 
     def _alive(self) -> list[psutil.Process]:
         return [process for process in self._family if _is_alive(process)]
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
         environment.pop("NOTIFY_SOCKET", None)
         if self._ready_socket is not None:
             environment["NOTIFY_SOCKET"] = self._ready_socket.getsockname()

@@ -10,7 +10,6 @@ what the growth was for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import replace
@@ -45,8 +44,7 @@ class NeighTableState(msgspec.Struct):
     nd: Table = msgspec.field(default_factory=Table)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     filling: str
     emptied: str

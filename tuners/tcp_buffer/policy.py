@@ -9,7 +9,6 @@ queueing, which no buffer cures, so it does not count towards the need.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from mmap import PAGESIZE
 
 import msgspec
@@ -65,8 +64,7 @@ class TcpBufferState(msgspec.Struct):
     send: Regulator = msgspec.field(default_factory=Regulator)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """One socket at one moment, whichever way its data goes."""
 
     rtt_us: int

@@ -85,10 +85,13 @@ def test_an_emptied_table_shrinks_to_the_original_and_no_further(
 
 
 SEND_TO_MANY = """
-import ipaddress, socket, sys
-first, count = ipaddress.ip_address(sys.argv[1]), int(sys.argv[2])
+import ipaddress, socket, sys, time
+first, count, pace_us = ipaddress.ip_address(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 family = socket.AF_INET6 if first.version == 6 else socket.AF_INET
+start_ns = time.perf_counter_ns()
 for number in range(count):
+    while time.perf_counter_ns() < start_ns + number * pace_us * 1000:
+        pass
     # A socket of its own each: what waits for an unknown neighbour fills the send buffer.
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (str(first + number), 9))
@@ -101,7 +104,7 @@ def test_traffic_to_many_addresses_finds_room(crowd: Namespace, daemon: Daemon, 
     original = family.thresholds()[2]
     _, refused_before = family.counts()
 
-    crowd.run(traffic.PYTHON, "-c", SEND_TO_MANY, family.address(5000), "1500")
+    crowd.run(traffic.PYTHON, "-c", SEND_TO_MANY, family.address(5000), "1500", str(PACE_US))
 
     assert family.counts()[1] == refused_before
     assert family.thresholds()[2] > original

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from bpftune.bpf import ladder
-from bpftune.bpf.ladder import Footing, climb
+from bpftune.bpf.ladder import Footing, climb, survey
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Hook, Poll, Probe
 from bpftune.ipc.errors import CompileError, HookRefused
@@ -49,6 +49,20 @@ def test_the_first_accepted_rung_wins_and_ends_the_climb() -> None:
         hook="fentry:a",
         refused={"tp_btf:a": "refused by the kernel: EPERM (lockdown?)"},
     )
+
+
+def test_a_survey_tries_the_rungs_below_too_and_lets_go_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr("bpftune.bpf.ladder.os.close", closed.append)
+    picky = Picky(accepts="fentry")
+    ladder_of_four = probe("create", "tp_btf:a", "fentry:a", "fentry:b", "kprobe:a")
+    footing = survey(climb(ladder_of_four, picky, legacy=False), picky)
+
+    assert picky.tried == ["tp_btf:a", "fentry:a", "fentry:b", "kprobe:a"]
+    assert list(footing.refused) == ["tp_btf:a", "kprobe:a"]
+    assert str(footing.hook) == "fentry:a"
+    assert footing.link_fd == LINK_FD
+    assert closed == [LINK_FD]
 
 
 def test_without_any_rung_every_reason_is_kept() -> None:

@@ -37,7 +37,7 @@ def near_limit(time_ns: int = 1) -> Event:
 
 @pytest.fixture
 def policy() -> Any:
-    return load_policy(read_source(FOLDER))
+    return load_policy(read_source(str(FOLDER)))
 
 
 def test_event_grows_the_limit_one_step(policy: Any) -> None:

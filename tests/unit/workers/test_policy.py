@@ -28,7 +28,7 @@ class Mine(Policy[State]):
 
 def load(folder: Path, text: str) -> object:
     (folder / "policy.py").write_text(text, errors="surrogateescape")
-    return load_policy(read_source(folder))
+    return load_policy(read_source(str(folder)))
 
 
 def test_the_one_policy_is_made(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_one_policy_is_made(tmp_path: Path) -> None:
 
 def test_a_traceback_quotes_the_source_though_the_file_is_gone(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_text(ONE)
-    source = read_source(tmp_path)
+    source = read_source(str(tmp_path))
     (tmp_path / "policy.py").unlink()
     policy = load_policy(source)
     with pytest.raises(ValueError, match="here") as caught:
@@ -66,4 +66,4 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> 
 
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"policy\.py"):
-        read_source(tmp_path)
+        read_source(str(tmp_path))
