@@ -15,8 +15,8 @@ import zmq
 
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import BpftuneError, UnknownName, UsageError
-from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
+from bpftune.ipc.errors import UnknownName, UsageError
+from bpftune.ipc.messages import GLOBAL, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
@@ -181,7 +181,11 @@ class Supervisor:
     def _open_tuning(self) -> None:
         """What decides, and what follows from it."""
         self._reactions = Reactions(
-            announcer=self._announcer, bpf=self._bpf, roster=self._roster, registry=self._registry
+            announcer=self._announcer,
+            bpf=self._bpf,
+            roster=self._roster,
+            registry=self._registry,
+            not_entered=self._not_entered,
         )
         self._overrides = Overrides(
             ledger=self._ledger,
@@ -320,18 +324,11 @@ class Supervisor:
         for cell in self._ledger.cells():
             if cell.tunable in tuner.declaration.tunables_by_name:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
-        for netns in self._registry.known():
-            if not netns.initial:
-                self._adopt_connections(name, netns)
+        self._reactions.adopt(name)
 
-    def _adopt_connections(self, name: str, netns: Netns) -> None:
-        """Show the tuner what was there before it; `attach` did so for the initial namespace."""
-        try:
-            with self._registry.enter(netns.cookie):
-                self._bpf.run_iterators(name)
-        except BpftuneError as error:
-            self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
-            self._namespaces.suspect()
+    def _not_entered(self, text: str) -> None:
+        self._logger.debug(text)
+        self._namespaces.suspect()
 
     def _new_worker(self, folder: TunerFolder) -> Worker:
         return Worker(
