@@ -129,6 +129,20 @@ def test_older_connections_move_too(lossy: Pair, start_daemon: StartDaemon) -> N
     assert daemon.tuner("tcp_conn")["counters"][0]["sent"] == 1, "one event for both: it is the same remote"
 
 
+def test_connections_made_while_the_tuner_was_off_move_too(lossy: Pair, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(*ALLOW)
+    daemon.ctl("disable", "tcp_conn")
+    with (
+        serving(lossy.b, lossy.b_ipv4),
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6) as made,
+    ):
+        wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
+        daemon.ctl("enable", "tcp_conn")
+        told = made.finish()
+
+    assert [(one.first, one.last) for one in told] == [("reno", "bbr")] * 2
+
+
 def test_nothing_moves_where_the_tuner_is_off(lossy: Pair, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(*ALLOW)
     daemon.ctl("disable", "tcp_conn", "--netns", lossy.a.name)
