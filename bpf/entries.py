@@ -23,6 +23,7 @@ _STRUCT_POINTER = re.compile(r"(?:const )?struct (\w+) ?\*\w+")
 class Body:
     """One PROBE or PROBE_CTX: its arguments as the author wrote them."""
 
+    name: str
     arguments: tuple[str, ...]
     takes_context: bool
 
@@ -46,6 +47,7 @@ def find_bodies(text: str) -> dict[str, Body]:
     """The bodies in a probe.bpf.c, by name."""
     return {
         name: Body(
+            name=name,
             arguments=tuple(" ".join(argument.split()) for argument in arguments.split(",")),
             takes_context=macro == "PROBE_CTX",
         )
@@ -59,16 +61,15 @@ def entry_name(probe: str, rung: int) -> str:
 
 def entry_function(name: str, body: Body, hook: Hook) -> str:
     """The program that the kernel runs for one rung."""
-    probe = name.rpartition("__")[0]
     if body.takes_context:
         argument = body.arguments[0]
         context = argument.rpartition("*")[2].rpartition(" ")[2]
-        return f"int {name}({argument}) {{ return body_{probe}({context}); }}\n"
+        return f"int {name}({argument}) {{ return body_{body.name}({context}); }}\n"
     values = ", ".join(
         f"{'(void *)' if '*' in argument else ''}{_argument(hook, index)}"
         for argument, index in zip(body.arguments, body.indexes(hook), strict=True)
     )
-    return f"int {name}(unsigned long long *ctx) {{ return body_{probe}({values}); }}\n"
+    return f"int {name}(unsigned long long *ctx) {{ return body_{body.name}({values}); }}\n"
 
 
 def signature(entry: str, hook: Hook, body: Body) -> Signature | None:

@@ -84,7 +84,7 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         body=_body(declaration, text, folder)
         + '#line 1 "entries"\n'
         + "".join(
-            entry_function(entry_name(probe.name, index), bodies[probe.name], hook)
+            entry_function(entry_name(probe.name, index), bodies[probe.body_of(hook)], hook)
             for probe, index, hook in rungs
         ),
         structs=_merge(declaration.structs, _HEADER_STRUCTS, extra),
@@ -93,7 +93,8 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
         signatures=[
             wanted
             for probe, index, hook in rungs
-            if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.name])) is not None
+            if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.body_of(hook)]))
+            is not None
         ],
     )
 
@@ -122,9 +123,10 @@ def _read_probe(declaration: Declaration, folder: Path) -> str:
 
 
 def _check_body(declaration: Declaration, probe: Probe, hook: Hook, bodies: Mapping[str, Body]) -> None:
-    body = bodies.get(probe.name)
+    name = probe.body_of(hook)
+    body = bodies.get(name)
     if body is None:
-        cause = f"{PROBE_FILE} has no body for probe '{probe.name}'"
+        cause = f"{PROBE_FILE} has no body '{name}' for probe '{probe.name}'"
     elif (fault := body.misfit(hook)) is not None:
         cause = f"probe '{probe.name}' and its hook {hook}: {fault}"
     else:

@@ -31,7 +31,7 @@ Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 _FIELD = re.compile(r"(u8|u16|u32|u64|s8|s16|s32|s64) ([a-z][a-z0-9_]*)(?:\[(\d{1,3})\])?")
 _HOOK = re.compile(
     r"(?P<kind>tp_btf|fentry|fexit|kprobe|kretprobe|raw_tp|tracepoint|sockops|cgroup|iter|poll)"
-    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?"
+    r"(?::(?P<target>[A-Za-z0-9_/.]+))?(?:\((?P<arguments>\d(?:,\d)*)\))?(?:@(?P<body>[a-z][a-z0-9_]*))?"
 )
 
 
@@ -83,6 +83,19 @@ class EventField(msgspec.Struct, frozen=True):
 NETNS_COOKIE = EventField("u64", "netns_cookie", 0)
 
 
+class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A count that the kernel keeps per namespace, read there when an event of a scenario that names
+    it is handed over. For evidence; what happens often enough to cost something is better counted by
+    the kernel than by a probe.
+
+    `match` is a regular expression with one group, an integer; all matches are added up.
+    """
+
+    name: Identifier
+    file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
+    match: str
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happened. Without `event` it is one that only the policy raises."""
 
@@ -95,6 +108,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
+    counters: list[Identifier] = []
 
     @property
     def fields(self) -> list[EventField]:
@@ -148,6 +162,10 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def ladder(self) -> list[Hook]:
         return [parse_hook(text) for text in self.hooks]
 
+    def body_of(self, hook: Hook) -> str:
+        """The body in probe.bpf.c that serves `hook`."""
+        return hook.body or self.name
+
 
 class MapTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A BPF map of the probes that the summary shows: its rows go to the policy, which makes tables of them.
@@ -178,6 +196,8 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     target: str = ""
     arguments: tuple[int, ...] | None = None
+    body: str = ""
+    """The body for a rung that sees something else than the others; empty: the probe's own."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
@@ -202,6 +222,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scenarios: list[Scenario]
     probes: list[Probe]
     tables: list[MapTable] = []
+    counters: list[Counter] = []
     inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
     """Kernel structs and the members that probe.bpf.c names; `?member` may be missing."""
@@ -220,6 +241,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @cached_property
     def scenarios_by_id(self) -> dict[str, Scenario]:
         return {scenario.id: scenario for scenario in self.scenarios}
+
+    @cached_property
+    def counters_by_name(self) -> dict[str, Counter]:
+        return {counter.name: counter for counter in self.counters}
 
 
 def load_declaration(folder: Path) -> Declaration:
@@ -244,6 +269,7 @@ def parse_hook(text: str) -> Hook:
         kind=match["kind"],
         target=match["target"] or "",
         arguments=tuple(map(int, arguments.split(","))) if arguments else None,
+        body=match["body"] or "",
     )
 
 
@@ -259,12 +285,19 @@ def _check(declaration: Declaration) -> None:
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
     _unique("table of map", [table.map for table in declaration.tables])
+    _unique("counter", [counter.name for counter in declaration.counters])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
+    for counter in declaration.counters:
+        if re.compile(counter.match).groups != 1:
+            raise ValueError(f"counter '{counter.name}': its match needs one group")
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
             raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
         _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+        for name in scenario.counters:
+            if name not in declaration.counters_by_name:
+                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
     for table in declaration.tables:
         fields = [*table.key_fields, *table.value_fields]
         _unique(f"field of map '{table.map}'", [field.name for field in fields])

@@ -124,6 +124,8 @@ class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     netns: Netns
     view: View | None = None
     global_view: View | None = None
+    counters: dict[str, int] = {}
+    """The counters that the event's scenario names; those the namespace lacks are absent."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -20,6 +20,7 @@ from bpftune.ipc.messages import GLOBAL, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
+from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.event_stream import EventStream
@@ -235,6 +236,7 @@ class Supervisor:
             bpf=self._bpf,
             roster=self._roster,
             decisions=self._decisions,
+            counters=Counters(registry=self._registry),
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,

@@ -13,6 +13,7 @@ from bpftune.ipc.declaration import Writer
 from bpftune.ipc.errors import NetnsGone
 from bpftune.ipc.messages import Answer, MapRow, Note, Outcome, Status, Summarize, View
 from bpftune.supervisor.announcer import Announcer
+from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
@@ -31,6 +32,7 @@ class TunerHost:
         bpf: Bpf,
         roster: Roster,
         decisions: Decisions,
+        counters: Counters,
         registry: NetnsRegistry,
         announcer: Announcer,
         logger: Logger,
@@ -41,6 +43,7 @@ class TunerHost:
         self._bpf = bpf
         self._roster = roster
         self._decisions = decisions
+        self._counters = counters
         self._registry = registry
         self._announcer = announcer
         self._logger = logger
@@ -53,6 +56,9 @@ class TunerHost:
         if view is None:
             self._namespace_missing()
         return view
+
+    def read_counters(self, tuner: str, scenario_id: str, netns_cookie: int) -> dict[str, int]:
+        return self._counters.read(self._roster[tuner].declaration, scenario_id, netns_cookie)
 
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         entry = self._roster[tuner]

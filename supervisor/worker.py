@@ -72,6 +72,9 @@ class WorkerOwner(Protocol):
     def view(self, tuner: str, netns_cookie: int) -> View | None:
         """The tuner's tunables there, None when the namespace is gone; GLOBAL for the global ones."""
 
+    def read_counters(self, tuner: str, scenario_id: str, netns_cookie: int) -> dict[str, int]:
+        """What the namespace counts now of what the scenario names; what it lacks is absent."""
+
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         """Check and apply; `scenario_time_ns` is the event's BPF timestamp, 0 if no event asked."""
 
@@ -267,7 +270,12 @@ class Worker:
         self._in_hand = entry
         self._seq += 1
         deliver = Deliver(
-            seq=self._seq, record=entry.record, netns=entry.netns, view=view, global_view=global_view
+            seq=self._seq,
+            record=entry.record,
+            netns=entry.netns,
+            view=view,
+            global_view=global_view,
+            counters=self._owner.read_counters(self._tuner, entry.scenario_id, entry.netns.cookie),
         )
         self._life.send(deliver, owing=_answer(self._seq))
 

@@ -44,6 +44,8 @@ class Situation:
     memory_bytes: int
     tunables: Mapping[str, TunableView]
     """Those of the namespace and the global ones; what this kernel lacks is absent."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """With an event: the counters that its scenario names, as the namespace counts them."""
 
     def propose(
         self,

@@ -106,7 +106,7 @@ class PolicyRunner:
             self._log(str(error))
             return Answer(seq=deliver.seq)
         cookie = self._cookie(event, deliver)
-        situation = self._views.situation(deliver.netns.cookie, now_ns, deliver.netns)
+        situation = self._views.situation(deliver.netns.cookie, now_ns, deliver)
         decision = self._policy.on_event(event, situation, self._states.get(cookie))
         return self._answer(deliver.seq, cookie, decision, now_ns)
 

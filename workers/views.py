@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.messages import GLOBAL, Netns, Outcome, View
+from bpftune.ipc.messages import GLOBAL, Deliver, Outcome, View
 from bpftune.tuners.base import Situation
 
 
@@ -34,7 +34,7 @@ class Views:
         tunable = msgspec.structs.replace(view.tunables[name], current=outcome.current)
         self.put(msgspec.structs.replace(view, tunables={**view.tunables, name: tunable}))
 
-    def situation(self, cookie: int, now_ns: int, netns: Netns | None = None) -> Situation:
+    def situation(self, cookie: int, now_ns: int, deliver: Deliver | None = None) -> Situation:
         """The view of `cookie` merged with the global one. KeyError if the supervisor never sent it."""
         view = self._views[cookie]
         tunables = view.tunables
@@ -42,9 +42,10 @@ class Views:
             tunables = {**self._views[GLOBAL].tunables, **tunables}
         return Situation(
             declaration=self._declaration,
-            netns=netns or view.netns,
+            netns=deliver.netns if deliver else view.netns,
             now_ns=now_ns,
             shift=self._shift,
             memory_bytes=view.memory_bytes,
             tunables=tunables,
+            counters=deliver.counters if deliver else {},
         )

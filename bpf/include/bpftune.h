@@ -33,7 +33,9 @@
  *   is the body of [[probes]] "name" for tp_btf, fentry, fexit, kprobe, kretprobe and raw_tp
  *   rungs. The arguments are the hook's, in order; hooks = ["tp_btf:x(1,0)"] passes the hook's
  *   argument 1 as the body's first and 0 as its second. The return value of a fexit hook
- *   counts as the argument behind the last one, that of a kretprobe as argument 0.
+ *   counts as the argument behind the last one, that of a kretprobe as argument 0. A rung that
+ *   sees something else than the others names a body of its own: "kprobe:y(0)@other" is served
+ *   by PROBE(other, ...).
  *
  *	PROBE_CTX(name, struct bpf_sock_ops *ctx)
  *	{

@@ -65,8 +65,8 @@ def everything_changed(start_daemon: StartDaemon, pair: Pair, *arguments: str) -
     with neighbours.crowd(ARP.interface) as crowd:
         neighbours.add(crowd, ARP, 1200, pace_us=20)
         made = Changed(daemon=daemon, pair=pair, before=before)
-        now = wait_for(lambda: [made.everything()], 1, "a look")[0]
-        assert now[0][GC_THRESH3] != before[0][GC_THRESH3]
+        wait_for(lambda: made.everything()[0][GC_THRESH3] != before[0][GC_THRESH3], 5, "a larger table")
+        now = made.everything()
         assert now[1][WMEM] != before[1][WMEM]
         assert now[2][RMEM] != before[2][RMEM]
         yield made

@@ -101,6 +101,8 @@ class Desk:
     """netns cookie -> value of net.test.size"""
     answers: list[Answer] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    """What every namespace counts now."""
     answered_ns: list[int] = field(default_factory=list)
 
     def view(self, tuner: str, netns_cookie: int) -> View | None:
@@ -109,6 +111,9 @@ class Desk:
         value = (self.values.setdefault(netns_cookie, 100),)
         tunable = TunableView(original=(100,), current=value, floor=(0,), cap=(1 << 31,))
         return View(netns=netns(netns_cookie), tunables={SIZE: tunable}, memory_bytes=1 << 30)
+
+    def read_counters(self, tuner: str, scenario_id: str, netns_cookie: int) -> dict[str, int]:
+        return dict(self.counters)
 
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         self.answered_ns.append(time.monotonic_ns() - scenario_time_ns)

@@ -79,9 +79,12 @@ def assert_changed_as_logged(daemon: Daemon, key: str, where: Namespace, first: 
 
 
 def assert_grown(values: list[int]) -> None:
-    assert values[-1] >= BUFFER_BYTES, f"too little for the path: {values}"
+    """Up to what the path needs; a step that did not pay may be taken back, after which nothing grows."""
+    peak = values.index(max(values))
+    assert values[peak] >= BUFFER_BYTES, f"too little for the path: {values}"
     assert values[-1] <= 4 * BUFFER_BYTES, f"far more than the path needs: {values}"
-    assert values == sorted(values)
+    assert values[: peak + 1] == sorted(values[: peak + 1])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
 
 
 @pytest.mark.parametrize("address", ["b_ipv4", "b_ipv6"])

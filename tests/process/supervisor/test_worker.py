@@ -57,6 +57,19 @@ def test_a_proposal_is_made_from_the_view_and_its_outcome_is_learned(rig: Rig) -
     assert second.evidence == {"events": 2, "outcomes": 1}
 
 
+def test_counters_come_with_every_event(rig: Rig) -> None:
+    counting = """
+    def on_event(self, event, situation, state):
+        return Decision(notes=[situation.note("net.test.size", "full", f"lost {situation.counters}")])
+    """
+    worker = rig.active("counting", counting)
+    rig.desk.counters["lost"] = 3
+    _answer(rig, worker)
+    rig.desk.counters["lost"] = 4
+    _answer(rig, worker)
+    assert rig.desk.notes == ["lost {'lost': 3}", "lost {'lost': 4}"]
+
+
 def test_sigkill_under_way_costs_no_state_and_nobody_else(rig: Rig) -> None:
     victim, other = rig.active("victim"), rig.active("other")
     other_pid = other.pid

@@ -98,8 +98,8 @@ def test_signatures_say_what_arguments_must_point_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "hook", "message"),
     [
-        ("absent", "tp_btf:x", "no body for probe 'absent'"),
-        ("commented", "tp_btf:x", "no body for probe 'commented'"),
+        ("absent", "tp_btf:x", "no body 'absent' for probe 'absent'"),
+        ("commented", "tp_btf:x", "no body 'commented' for probe 'commented'"),
         ("established", "tp_btf:x", "must be written as PROBE"),
         ("create", "sockops", "must be written as PROBE_CTX"),
         ("create", "tp_btf:x(0,1)", "2 arguments are mapped, the body has 3"),
@@ -133,3 +133,18 @@ def test_rows_of_tables_are_structs_as_python_unpacks_them(tmp_path: Path) -> No
 
     assert "struct places_key { u64 netns_cookie; u8 address[16]; } __attribute__((aligned(8)));" in body
     assert "struct places_value { u32 seen; } __attribute__((aligned(8)));" in body
+
+
+def test_a_rung_may_name_another_body(tmp_path: Path) -> None:
+    given = declaration(probe("create", "tp_btf:neigh_create(0,1,2)", "tp_btf:neigh_timer(1)@tick"))
+    text = PROBE_TEXT + "\nPROBE(tick, struct neighbour *n)\n{\n\treturn 0;\n}\n"
+
+    unit = made(tmp_path, given, text=text)
+
+    assert "int create__1(unsigned long long *ctx) { return body_tick((void *)ctx[1]); }" in unit.body
+    assert unit.signatures[1].structs == {1: "neighbour"}
+
+
+def test_a_named_body_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="no body 'tick' for probe 'create'"):
+        made(tmp_path, declaration(probe("create", "tp_btf:neigh_timer@tick")))

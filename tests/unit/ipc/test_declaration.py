@@ -72,6 +72,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
 )
@@ -96,6 +97,28 @@ def test_hooks_print_as_they_are_written(text: str) -> None:
 @pytest.mark.parametrize("folder", sorted(SHIPPED.glob("*/tuner.toml")), ids=lambda path: path.parent.name)
 def test_shipped_declarations_are_valid(folder: Path) -> None:
     assert load_declaration(folder.parent).tunables
+
+
+def test_a_rung_may_name_its_body() -> None:
+    hook = parse_hook("kprobe:inet_frag_find(1)@find")
+
+    assert (hook.target, hook.arguments, hook.body) == ("inet_frag_find", (1,), "find")
+    assert str(hook) == "kprobe:inet_frag_find"
+
+
+COUNTER = """
+[[counters]]
+name = "lost"
+file = "/proc/net/snmp"
+match = 'Udp: (\\d+)'
+"""
+
+
+def test_counters_are_checked(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL + COUNTER).counters_by_name["lost"].file == "/proc/net/snmp"
+    other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
+    with pytest.raises(DeclarationError, match="its match needs one group"):
+        load(tmp_path, other, "other")
 
 
 POLLED = (
