@@ -302,19 +302,9 @@ def _check(declaration: Declaration) -> None:
     for tunable in declaration.tunables:
         _check_tunable(tunable)
     for counter in declaration.counters:
-        if bool(counter.match) == bool(counter.column):
-            raise ValueError(f"counter '{counter.name}' needs either a match or a column")
-        if counter.match and re.compile(counter.match).groups != 1:
-            raise ValueError(f"counter '{counter.name}': its match needs one group")
+        _check_counter(counter)
     for scenario in declaration.scenarios:
-        if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
-            raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
-        _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
-        for name in scenario.counters:
-            if name not in declaration.counters_by_name:
-                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
-        if not set(scenario.repeat_while_rising) <= set(scenario.counters):
-            raise ValueError(f"scenario '{scenario.id}' repeats for a counter that is not one of its own")
+        _check_scenario(declaration, scenario)
     for table in declaration.tables:
         fields = [*table.key_fields, *table.value_fields]
         _unique(f"field of map '{table.map}'", [field.name for field in fields])
@@ -339,6 +329,24 @@ def _check_tunable(tunable: Tunable) -> None:
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
     if tunable.mirror and (tunable.scope is Scope.NETNS or tunable.format is not Format.INTEGERS):
         raise ValueError(f"{tunable.name} cannot be mirrored: only integers of scope global can")
+
+
+def _check_counter(counter: Counter) -> None:
+    if bool(counter.match) == bool(counter.column):
+        raise ValueError(f"counter '{counter.name}' needs either a match or a column")
+    if counter.match and re.compile(counter.match).groups != 1:
+        raise ValueError(f"counter '{counter.name}': its match needs one group")
+
+
+def _check_scenario(declaration: Declaration, scenario: Scenario) -> None:
+    if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
+        raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
+    _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+    for name in scenario.counters:
+        if name not in declaration.counters_by_name:
+            raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
+    if not set(scenario.repeat_while_rising) <= set(scenario.counters):
+        raise ValueError(f"scenario '{scenario.id}' repeats for a counter that is not one of its own")
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:

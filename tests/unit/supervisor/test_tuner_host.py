@@ -66,6 +66,7 @@ class Stage:
             bpf=cast("Any", self),
             roster=cast("Any", {"painter": self.tuner}),
             decisions=cast("Any", None),
+            counters=cast("Any", None),
             registry=cast("Any", self),
             announcer=Announcer(logger),
             logger=logger,
