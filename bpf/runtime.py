@@ -46,6 +46,7 @@ class Bpf:
         shift: int,
         log: Callable[[str], None],
         legacy: bool = False,
+        dry_run: bool = False,
         cgroup: Path | None = None,
         builder: Builder | None = None,
     ) -> None:
@@ -53,7 +54,7 @@ class Bpf:
         self._builder = builder or Builder(self._cache)
         self._legacy = legacy
         self._cgroup = cgroup
-        self._settings = Settings(shift=shift)
+        self._settings = Settings(shift=shift, dry_run=dry_run)
         self._maps = Maps()
         self._shared: SharedState | None = None
         self._ring: Ring | None = None
@@ -126,6 +127,16 @@ class Bpf:
 
     def counters(self, tuner: str) -> list[ScenarioCounters]:
         return self._state.read_counters(self._loaded(tuner).declaration)
+
+    def rows(self, tuner: str, map_name: str) -> dict[bytes, bytes]:
+        """What a map that the tuner declares as a table holds now, by key."""
+        return self._loaded(tuner).rows(map_name)
+
+    def forget(self, netns_cookie: int, tuner: str) -> None:
+        """A namespace is gone, and with it everything noted for it in the kernel."""
+        self.set_off(netns_cookie, tuner, off=False)
+        self.set_changed(netns_cookie, tuner, changed=False)
+        self._loaded(tuner).forget(netns_cookie)
 
     def ring_dropped(self) -> int:
         """Events of all tuners lost because the ring buffer was full, since the start."""

@@ -19,6 +19,7 @@ from bpftune.bpf.entries import entry_name
 from bpftune.bpf.ladder import Footing, climb, survey
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.rungs import flavour_of, program_type
+from bpftune.bpf.tables import TableMap
 from bpftune.bpf.unit import Flavour, Object
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Hook, Poll, Probe
@@ -51,6 +52,7 @@ class TunerBpf:
         self._legacy = legacy
         self._maps = Maps(shared)
         self._map_fds = {Flavour.TYPED: self._maps.open(compiled.maps)}
+        self._tables = self._open_tables()
         self._programs: dict[str, int] = {}
         self._footings: dict[str, Footing] = {}
         self._refused: dict[str, BpfError] = {}
@@ -72,6 +74,15 @@ class TunerBpf:
         """What has to be polled for the probes that are attached."""
         standing = [footing for name, footing in self._footings.items() if name in self._attached]
         return [footing.poll for footing in standing if footing.poll is not None]
+
+    def rows(self, map_name: str) -> dict[bytes, bytes]:
+        """What a map declared under [[tables]] holds now."""
+        return self._tables[map_name].rows()
+
+    def forget(self, netns_cookie: int) -> None:
+        """Delete the rows of a namespace that is gone."""
+        for table in self._tables.values():
+            table.forget(netns_cookie)
 
     def attach_only(self, wanted: Collection[str]) -> None:
         """Have these probes attached and no others.
@@ -152,6 +163,13 @@ class TunerBpf:
                 self._footings[name] = Footing(
                     probe=footing.probe, hook=footing.hook, refused=footing.refused
                 )
+
+    def _open_tables(self) -> dict[str, TableMap]:
+        try:
+            return {table.map: TableMap(table, self._maps) for table in self.declaration.tables}
+        except BpfError:
+            self._maps.close()
+            raise
 
     def _load(self, entry: str, probe: Probe, hook: Hook) -> int:
         flavour = flavour_of(hook)

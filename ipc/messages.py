@@ -66,12 +66,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision worth a log line that changes nothing: growth stopped, frozen, at the cap."""
+    """A decision worth a log line that asks for no change: growth stopped, frozen, at the cap."""
 
     tunable: str
     netns_cookie: int
     scenario: str
     text: str
+    acts: int = 0
+    """How often the probe acted by itself, for a tunable with writer "socket": counted like changes,
+    and announced with the scenario's sentence."""
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,10 +154,21 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     state: bool
 
 
+class MapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a BPF map, as the kernel hands it out."""
+
+    key: bytes
+    value: bytes
+
+
 class Summarize(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Answered with `Report`."""
 
     seq: int
+    maps: dict[str, list[MapRow]] = {}
+    """What the maps declared under [[tables]] hold."""
+    namespaces: list[Netns] = []
+    """Who is meant by a cookie in those maps; empty for a tuner without any."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):

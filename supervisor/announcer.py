@@ -16,6 +16,7 @@ from bpftune.supervisor.sysctl_writer import SysctlWriter
 from bpftune.supervisor.tunables import format_value
 from bpftune.supervisor.wording import (
     change_line,
+    format_elsewhere,
     format_values,
     format_where,
     override_line,
@@ -70,6 +71,23 @@ class Announcer:
             scenario=note.scenario,
             netns=netns.name,
         )
+
+    def acted(self, declaration: Declaration, note: Note, netns: Netns) -> None:
+        """What a probe did by itself: the same two lines as for a change, the policy's text being the
+        second."""
+        scenario = declaration.scenarios_by_id[note.scenario]
+        for priority, text in (
+            (Priority.INFO, scenario_line(scenario, netns)),
+            (Priority.NOTICE, f"{note.text}{format_elsewhere(netns)}"),
+        ):
+            self._logger.log(
+                priority,
+                text,
+                tuner=declaration.name,
+                tunable=note.tunable,
+                scenario=scenario.id,
+                netns=netns.name,
+            )
 
     def cap_reached(self, tunable: Tunable, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
         self._logger.log(

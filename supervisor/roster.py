@@ -44,7 +44,7 @@ class Tuner:
     """None for a tuner without strategies."""
     pollers: dict[Poll, Poller] = field(default_factory=dict)
     occurrences: Counter[tuple[str, str, Netns]] = field(default_factory=Counter)
-    """(scenario, tunable, namespace) -> changes made because of it."""
+    """(scenario, tunable, namespace) -> changes made because of it, by us or by a probe itself."""
     changes: int = 0
     last_change: str | None = None
     last_change_s: float | None = None

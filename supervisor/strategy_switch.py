@@ -13,18 +13,16 @@ from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.roster import Roster, Tuner
 from bpftune.supervisor.strategist import Evaluated, Values
 
-AdoptConnections = Callable[[str, Sequence[str]], None]
+Adopt = Callable[[str, Sequence[str]], None]
 """Runs these iterators of a tuner over the namespaces that `Roster.hook` did not reach."""
 
 
 class StrategySwitch:
-    def __init__(
-        self, tuner: Tuner, *, roster: Roster, announcer: Announcer, adopt_connections: AdoptConnections
-    ) -> None:
+    def __init__(self, tuner: Tuner, *, roster: Roster, announcer: Announcer, adopt: Adopt) -> None:
         self._tuner = tuner
         self._roster = roster
         self._announcer = announcer
-        self._adopt_connections = adopt_connections
+        self._adopt = adopt
 
     def evaluate(self, done: Callable[[Evaluated | None], None]) -> None:
         if self._tuner.worker is None:
@@ -42,7 +40,7 @@ class StrategySwitch:
             if probe.iterates and probe.name in new.probes and probe.name not in old.probes
         ]
         if iterators:
-            self._adopt_connections(self._tuner.name, iterators)
+            self._adopt(self._tuner.name, iterators)
         self._announcer.strategy_switched(self._tuner.name, old, new, values)
 
     def kept(self, active: Strategy, values: Values | None) -> None:

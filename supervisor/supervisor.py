@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 import zmq
@@ -17,8 +16,8 @@ import zmq
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Poll
-from bpftune.ipc.errors import BpftuneError, UnknownName, UsageError
-from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
+from bpftune.ipc.errors import UnknownName, UsageError
+from bpftune.ipc.messages import GLOBAL, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
@@ -167,6 +166,7 @@ class Supervisor:
             shift=self._options.shift,
             log=self._logger.info,
             legacy=self._options.legacy,
+            dry_run=self._options.dry_run,
             cgroup=self._options.cgroup,
         )
         self._cleanup.callback(self._bpf.close)
@@ -188,7 +188,11 @@ class Supervisor:
     def _open_tuning(self) -> None:
         """What decides, and what follows from it."""
         self._reactions = Reactions(
-            announcer=self._announcer, bpf=self._bpf, roster=self._roster, registry=self._registry
+            announcer=self._announcer,
+            bpf=self._bpf,
+            roster=self._roster,
+            registry=self._registry,
+            not_entered=self._not_entered,
         )
         self._overrides = Overrides(
             ledger=self._ledger,
@@ -236,6 +240,7 @@ class Supervisor:
         self._cleanup.callback(self._namespaces.close)
         self._counters = Counters(registry=self._registry)
         self._host = TunerHost(
+            bpf=self._bpf,
             roster=self._roster,
             decisions=self._decisions,
             counters=self._counters,
@@ -332,21 +337,11 @@ class Supervisor:
         for cell in self._ledger.cells():
             if cell.tunable in tuner.declaration.tunables_by_name:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
-        self._adopt_connections(name)
+        self._reactions.adopt(name)
 
-    def _adopt_connections(self, name: str, probes: Sequence[str] | None = None) -> None:
-        """Show the tuner what was there before its probes; `attach` did so for the initial namespace."""
-        for netns in self._registry.known():
-            if not netns.initial:
-                self._adopt_connections_in(netns, name, probes)
-
-    def _adopt_connections_in(self, netns: Netns, name: str, probes: Sequence[str] | None) -> None:
-        try:
-            with self._registry.enter(netns.cookie):
-                self._bpf.run_iterators(name, probes)
-        except BpftuneError as error:
-            self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
-            self._namespaces.suspect()
+    def _not_entered(self, text: str) -> None:
+        self._logger.debug(text)
+        self._namespaces.suspect()
 
     def _new_worker(self, folder: TunerFolder) -> Worker:
         return Worker(
@@ -370,7 +365,7 @@ class Supervisor:
             tuner,
             roster=self._roster,
             announcer=self._announcer,
-            adopt_connections=self._adopt_connections,
+            adopt=self._reactions.adopt,
         )
         return Strategist(declaration=tuner.declaration, hooks=hooks, loop=self._loop, owner=owner)
 
@@ -399,8 +394,7 @@ class Supervisor:
     def _forget_in_tuners(self, cookie: int) -> None:
         for tuner in self._roster:
             tuner.forget(cookie)
-            self._bpf.set_off(cookie, tuner.name, off=False)
-            self._bpf.set_changed(cookie, tuner.name, changed=False)
+            self._bpf.forget(cookie, tuner.name)
 
     def _give_up(self) -> None:
         self._logger.error("no tuner works any more: ending, so that the service manager can act")

@@ -30,7 +30,7 @@ def change_line(
     """One change made, or with `observe` one that would have been made."""
     verb = "would change" if observe else "change"
     values = f"from ({format_value(tunable, old)}) -> ({format_value(tunable, new)})"
-    return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{_elsewhere(netns)}"
+    return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{format_elsewhere(netns)}"
 
 
 def override_line(
@@ -74,7 +74,7 @@ def scenario_summary_line(*, name: str, count: int, tunable: str, netns: Netns, 
 
 def changed_line(*, tunable: Tunable, netns: Netns, original: Value, current: Value) -> str:
     values = f"({format_value(tunable, original)}) -> ({format_value(tunable, current)})"
-    return f"sysctl '{tunable.name}' changed from {values}{_elsewhere(netns)}"
+    return f"sysctl '{tunable.name}' changed from {values}{format_elsewhere(netns)}"
 
 
 def repeated_line(message: str, *, count: int, seconds: int) -> str:
@@ -92,14 +92,15 @@ def format_where(netns: Netns) -> str:
     return f"in netns '{netns.name or f'cookie {netns.cookie}'}'"
 
 
+def format_elsewhere(netns: Netns) -> str:
+    """What goes behind a line that says where only outside of the initial namespace."""
+    where = format_where(netns)
+    return "" if where == "in global ns" else f" {where}"
+
+
 def format_tunable(tunable: Tunable) -> str:
     """The name, with the names of its fields if it declares them: `tcp_rmem(min default max)`."""
     return f"{tunable.name}({' '.join(tunable.fields)})" if tunable.fields else tunable.name
-
-
-def _elsewhere(netns: Netns) -> str:
-    where = format_where(netns)
-    return "" if where == "in global ns" else f" {where}"
 
 
 def _one_space(value: str) -> str:

@@ -83,6 +83,9 @@ class WorkerOwner(Protocol):
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         """Check and apply; `scenario_time_ns` is the event's BPF timestamp, 0 if no event asked."""
 
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        """The request for the tuner's tables, with what it needs to make them."""
+
     def log_worker(self, tuner: str, text: str, priority: int) -> None: ...
 
     def state_changed(self, tuner: str) -> None: ...
@@ -360,7 +363,8 @@ class Worker:
         if self._ready and self._wishes and not self._report_asked:
             self._seq += 1
             self._report_asked = self._seq
-            self._life.send(Summarize(seq=self._seq), owing=_summarize(self._seq))
+            request = self._owner.summarize(self._tuner, self._seq)
+            self._life.send(request, owing=_summarize(self._seq))
 
     def _take_report(self, report: Report) -> None:
         if report.seq != self._report_asked or not self._life.paid(_summarize(report.seq)):

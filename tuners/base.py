@@ -9,7 +9,7 @@ it back after a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
@@ -27,7 +27,7 @@ from bpftune.ipc.messages import (
     TunableView,
     Value,
 )
-from bpftune.ipc.record import Event
+from bpftune.ipc.record import Event, Row
 
 StateT = TypeVar("StateT", bound=msgspec.Struct)
 
@@ -72,8 +72,9 @@ class Situation:
             device_netns_cookie=self.netns.cookie if device else GLOBAL,
         )
 
-    def note(self, tunable: str, scenario: str, text: str) -> Note:
-        return Note(tunable=tunable, netns_cookie=self._cookie(tunable), scenario=scenario, text=text)
+    def note(self, tunable: str, scenario: str, text: str, *, acts: int = 0) -> Note:
+        cookie = self._cookie(tunable)
+        return Note(tunable=tunable, netns_cookie=cookie, scenario=scenario, text=text, acts=acts)
 
     def _cookie(self, tunable: str) -> int:
         declared = self.declaration.tunables_by_name[tunable]
@@ -121,4 +122,8 @@ class Policy(Generic[StateT]):
 
     def tables(self, states: Mapping[int, StateT]) -> list[Table]:
         """The tuner's own tables for the summary, from the states of all namespaces by cookie."""
+        return []
+
+    def map_tables(self, maps: Mapping[str, Sequence[Row]], namespaces: Mapping[int, Netns]) -> list[Table]:
+        """More of them, from the maps that tuner.toml declares under [[tables]]; namespaces by cookie."""
         return []

@@ -26,11 +26,12 @@ from bpftune.ipc.messages import (
     Report,
     Start,
     Summarize,
+    Table,
     ToSupervisor,
     ToWorker,
     UseStrategy,
 )
-from bpftune.ipc.record import Event, RecordDecoder
+from bpftune.ipc.record import Event, RecordDecoder, decode_row
 from bpftune.tuners.base import Decision, Policy
 from bpftune.workers.states import StateRecords
 from bpftune.workers.views import Views
@@ -72,7 +73,7 @@ class PolicyRunner:
             case Evaluate():
                 return [self._evaluate(message.seq, now_ns)]
             case Summarize():
-                return [Report(seq=message.seq, tables=self._policy.tables(self._states.by_cookie))]
+                return [Report(seq=message.seq, tables=self._tables(message))]
             case _:
                 raise ProtocolError(f"cannot handle message: {type(message).__name__} was not expected")
         return []
@@ -159,6 +160,17 @@ class PolicyRunner:
                 for strategy in self._declaration.strategies
             },
         )
+
+    def _tables(self, asked: Summarize) -> list[Table]:
+        tables = self._policy.tables(self._states.by_cookie)
+        declared = [table for table in self._declaration.tables if table.map in asked.maps]
+        if not declared:
+            return tables
+        rows = {
+            table.map: [decode_row(table, row.key, row.value) for row in asked.maps[table.map]]
+            for table in declared
+        }
+        return tables + self._policy.map_tables(rows, {one.cookie: one for one in asked.namespaces})
 
     def _forget(self, forget: Forget) -> None:
         self._views.forget(forget.netns_cookie)

@@ -19,7 +19,7 @@ from typing import TypeVar
 import zmq
 
 from bpftune.ipc.declaration import EventField, load_declaration
-from bpftune.ipc.messages import Answer, Netns, Outcome, Status, TunableView, View
+from bpftune.ipc.messages import Answer, Netns, Outcome, Status, Summarize, TunableView, View
 from bpftune.ipc.record import HEADER, payload_struct
 from bpftune.supervisor.forkserver import ForkServer
 from bpftune.supervisor.loop import Loop
@@ -138,6 +138,9 @@ class Desk:
             self.values[proposal.netns_cookie] = proposal.new[0]
             outcomes.append(Outcome(proposal=proposal, status=Status.APPLIED, current=proposal.new))
         return outcomes
+
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        return Summarize(seq=seq)
 
     def log_worker(self, tuner: str, text: str, priority: int) -> None:
         self.lines.append(f"{tuner}: {text}")

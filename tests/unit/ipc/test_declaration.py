@@ -245,3 +245,46 @@ def test_a_wrong_strategy_gets_one_clear_error(tmp_path: Path, old: str, new: st
     with pytest.raises(DeclarationError) as caught:
         load(tmp_path, CHOOSY.replace(old, new, 1))
     assert cause in str(caught.value)
+
+
+TABLED = (
+    SMALL
+    + """
+[[tables]]
+map = "places"
+key = ["u64 netns_cookie", "u32 address"]
+value = ["u32 seen", "u64 rates[4]"]
+"""
+)
+
+
+def test_a_table_is_read(tmp_path: Path) -> None:
+    (table,) = load(tmp_path, TABLED).tables
+    assert table.map == "places"
+    assert table.per_netns
+    assert [field.name for field in (*table.key_fields, *table.value_fields)] == [
+        "netns_cookie",
+        "address",
+        "seen",
+        "rates",
+    ]
+
+
+def test_a_table_that_does_not_begin_with_the_cookie_is_no_namespaces(tmp_path: Path) -> None:
+    (table,) = load(tmp_path, TABLED.replace('"u64 netns_cookie", ', "")).tables
+    assert not table.per_netns
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ('"u32 seen"', '"u32 address"', "field of map 'places' 'address' is declared twice"),
+        ('"u32 seen"', '"char seen"', "cannot parse event field"),
+        ('key = ["u64 netns_cookie", "u32 address"]', "key = []", "key"),
+        ('map = "places"', 'map = "Places!"', "map"),
+    ],
+)
+def test_a_wrong_table_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    assert old in TABLED
+    with pytest.raises(DeclarationError, match=cause):
+        load(tmp_path, TABLED.replace(old, new))

@@ -146,7 +146,7 @@ class Stage:
             tuner,
             roster=self.roster,
             announcer=cast("Any", self.announcer),
-            adopt_connections=lambda name, probes: self.adopted.append((name, [*probes])),
+            adopt=lambda name, probes: self.adopted.append((name, [*probes])),
         )
         return Strategist(declaration=tuner.declaration, hooks=hooks, loop=self.loop, owner=owner)
 

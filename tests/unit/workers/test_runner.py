@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration import Declaration, MapTable
 from bpftune.ipc.errors import ProtocolError
 from bpftune.ipc.messages import (
     GLOBAL,
@@ -18,6 +18,7 @@ from bpftune.ipc.messages import (
     Evaluate,
     Evaluation,
     Forget,
+    MapRow,
     Netns,
     Outcome,
     Outcomes,
@@ -34,7 +35,7 @@ from bpftune.ipc.messages import (
     UseStrategy,
     View,
 )
-from bpftune.ipc.record import HEADER, Event
+from bpftune.ipc.record import HEADER, Event, Row
 from bpftune.tuners.base import Decision, Policy, Situation
 from bpftune.workers.runner import PolicyRunner
 from bpftune.workers.wakeups import SOONEST_NS
@@ -111,6 +112,12 @@ class Recorder(Policy[Log]):
 
     def tables(self, states: Mapping[int, Log]) -> list[Table]:
         return [Table(title="calls", columns=["netns"], rows=[[cookie] for cookie in sorted(states)])]
+
+    def map_tables(self, maps: Mapping[str, Sequence[Row]], namespaces: Mapping[int, Netns]) -> list[Table]:
+        rows: list[list[str | int | float]] = [
+            [namespaces[row["netns_cookie"]].name, row["seen"]] for row in maps["places"]
+        ]
+        return [Table(title="places", columns=["netns", "seen"], rows=rows)]
 
 
 def view(cookie: int, value: int) -> View:
@@ -283,6 +290,28 @@ def test_the_situation_tells_the_active_strategy(running: Running) -> None:
     (answer,) = running.runner.wake(SOONEST_NS + 1)
     assert isinstance(answer, Answer)
     assert calls(answer, 7)[-1] == "timer 7 eager"
+
+
+PLACES = MapTable(map="places", key=["u64 netns_cookie"], value=["u64 seen"])
+
+
+def test_the_summary_has_what_the_maps_hold() -> None:
+    running = Running(msgspec.structs.replace(DECLARATION, tables=[PLACES]))
+    running.say(start())
+    row = MapRow(key=struct.pack("=Q", 7), value=struct.pack("=Q", 3))
+    namespaces = [Netns(cookie=7, name="blue")]
+    (report,) = running.say(Summarize(seq=5, maps={"places": [row]}, namespaces=namespaces))
+    assert isinstance(report, Report)
+    assert [(table.title, table.rows) for table in report.tables] == [
+        ("calls", []),
+        ("places", [["blue", 3]]),
+    ]
+
+
+def test_maps_that_nobody_declared_are_passed_over(running: Running) -> None:
+    (report,) = running.say(Summarize(seq=5, maps={"places": []}))
+    assert isinstance(report, Report)
+    assert [table.title for table in report.tables] == ["calls"]
 
 
 def test_a_record_that_does_not_decode_is_answered_with_nothing(running: Running) -> None:
