@@ -23,6 +23,7 @@ from bpftune.bpf.unit import Flavour, Object, Unit
 from bpftune.ipc.control import HookStatus, ScenarioCounters
 from bpftune.ipc.declaration import Declaration, Poll
 from bpftune.ipc.errors import BpfError, CompileError
+from bpftune.ipc.messages import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,10 @@ class Bpf:
     def set_changed(self, netns_cookie: int, tuner: str, *, changed: bool) -> None:
         """Tell probes whether the tuner has changed something in that namespace."""
         self._mark("shared_changed", netns_cookie, tuner, present=changed)
+
+    def write_mirror(self, tuner: str, tunable: str, value: Value) -> None:
+        """Tell the tuner's probes the value of a tunable that it declares with `mirror`."""
+        self._loaded(tuner).write_mirror(tunable, value)
 
     def set_supervisor(self, pid: int) -> None:
         """Whose sysctl writes the watcher ignores: a pid of the initial pid namespace."""

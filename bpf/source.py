@@ -133,6 +133,10 @@ def _head(declaration: Declaration, flavour: Flavour) -> str:
         "PROBE_COUNT": max(1, len(declaration.probes)),
         **{f"SCENARIO_{scenario.id}": i for i, scenario in enumerate(declaration.scenarios)},
         **{f"PROBE_SLOT_{probe.name}": i for i, probe in enumerate(declaration.probes)},
+        "MIRROR_COUNT": len(declaration.mirrored),
+        **{
+            f"MIRROR_{re.sub('[.-]', '_', tunable.name)}": i for i, tunable in enumerate(declaration.mirrored)
+        },
     }
     return "".join(f"#define {name} {number}\n" for name, number in numbers.items())
 

@@ -21,10 +21,13 @@ from bpftune.bpf.unit import Flavour, Object
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Hook, Poll, Probe
 from bpftune.ipc.errors import HookRefused
+from bpftune.ipc.messages import Value
 
 _LD_IMM64 = 0x18
 _PSEUDO_MAP = (1, 2)
 _READ_BYTES = 1 << 16
+_MIRROR_FIELDS = 8
+"""struct tunable in bpftune.h."""
 
 
 class TunerBpf:
@@ -72,6 +75,12 @@ class TunerBpf:
         for probe in sorted(self.declaration.probes, key=_is_iterator):
             self._footings[probe.name] = climb(probe, self, legacy=self._legacy)
         self.run_iterators()
+
+    def write_mirror(self, tunable: str, value: Value) -> None:
+        """What TUNABLE() reads from now on."""
+        index = [mirrored.name for mirrored in self.declaration.mirrored].index(tunable)
+        fields = struct.pack(f"={_MIRROR_FIELDS}q", *value, *[0] * (_MIRROR_FIELDS - len(value)))
+        libbpf.update(self._maps["mirror"], struct.pack("=I", index), fields)
 
     def survey(self) -> list[HookStatus]:
         """The hooks with what became of every rung, those below the one in use included."""

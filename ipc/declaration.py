@@ -65,6 +65,8 @@ class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the kernel's documentation calls each field, for log lines; empty: not named."""
     writer: Writer = Writer.SYSCTL
     format: Format = Format.INTEGERS
+    mirror: bool = False
+    """Probes may read the current value, with TUNABLE(); for what they cannot find in kernel memory."""
 
     def bounds(self, side: str) -> list[str]:
         """The formulas of "floor" or "cap", one per field."""
@@ -85,12 +87,15 @@ class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     it is handed over. For evidence; what happens often enough to cost something is better counted by
     the kernel than by a probe.
 
-    `match` is a regular expression with one group, an integer; all matches are added up.
+    `match` is a regular expression with one group, an integer; all matches are added up. `column` stands
+    in for it in files like /proc/net/netstat, where kernels differ in what column a count is: "TcpExt
+    ListenDrops", the table and the column's head.
     """
 
     name: Identifier
     file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
-    match: str
+    match: str = ""
+    column: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9]+ [A-Za-z0-9]+)?$")] = ""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +111,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
     counters: list[Identifier] = []
+    repeat_while_rising: list[Identifier] = []
+    """Some of `counters`: the last event is handed over again, a second later each time, until none of them
+    rises any more. For what goes on without another event."""
 
     @property
     def fields(self) -> list[EventField]:
@@ -216,6 +224,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return {scenario.id: scenario for scenario in self.scenarios}
 
     @cached_property
+    def mirrored(self) -> list[Tunable]:
+        """What probes read with TUNABLE()."""
+        return [tunable for tunable in self.tunables if tunable.mirror]
+
+    @cached_property
     def counters_by_name(self) -> dict[str, Counter]:
         return {counter.name: counter for counter in self.counters}
 
@@ -261,7 +274,9 @@ def _check(declaration: Declaration) -> None:
     for tunable in declaration.tunables:
         _check_tunable(tunable)
     for counter in declaration.counters:
-        if re.compile(counter.match).groups != 1:
+        if bool(counter.match) == bool(counter.column):
+            raise ValueError(f"counter '{counter.name}' needs either a match or a column")
+        if counter.match and re.compile(counter.match).groups != 1:
             raise ValueError(f"counter '{counter.name}': its match needs one group")
     for scenario in declaration.scenarios:
         if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
@@ -270,6 +285,8 @@ def _check(declaration: Declaration) -> None:
         for name in scenario.counters:
             if name not in declaration.counters_by_name:
                 raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
+        if not set(scenario.repeat_while_rising) <= set(scenario.counters):
+            raise ValueError(f"scenario '{scenario.id}' repeats for a counter that is not one of its own")
     for probe in declaration.probes:
         _check_probe(declaration, probe)
     for rule in declaration.inactive_when:
@@ -289,6 +306,8 @@ def _check_tunable(tunable: Tunable) -> None:
         raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
+    if tunable.mirror and (tunable.scope is Scope.NETNS or tunable.format is not Format.INTEGERS):
+        raise ValueError(f"{tunable.name} cannot be mirrored: only integers of scope global can")
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:

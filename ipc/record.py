@@ -60,6 +60,12 @@ def unpack_header(record: bytes) -> Header:
     return Header(*HEADER.unpack_from(record)[:6])
 
 
+def restamp(record: bytes, time_ns: int) -> bytes:
+    """The record as if it came at `time_ns`, with nothing suppressed before it. It has a header."""
+    header = unpack_header(record)
+    return HEADER.pack(time_ns, *header[1:5], 0, 0) + record[HEADER.size :]
+
+
 def payload_struct(fields: Sequence[EventField]) -> struct.Struct:
     """Layout of the fields behind the header, natural alignment, padded to 8 bytes as C does."""
     body = "".join(f"{field.count or ''}{_CODES[field.type]}" for field in fields)

@@ -33,6 +33,7 @@ from bpftune.supervisor.log_sinks import open_sink
 from bpftune.supervisor.logger import Logger, Priority
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.memory import Memory
+from bpftune.supervisor.mirror import Mirror
 from bpftune.supervisor.namespaces import Namespaces
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.notify import ServiceNotifier
@@ -41,6 +42,7 @@ from bpftune.supervisor.overrides import Overrides
 from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
+from bpftune.supervisor.repeats import Repeats
 from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
@@ -156,7 +158,6 @@ class Supervisor:
         self._cleanup.callback(self._registry.close)
         self._ledger = Ledger(self._options.state_dir)
         self._cleanup.callback(self._ledger.close)
-        self._known = KnownValues()
         self._bpf = Bpf(
             cache_dir=self._options.state_dir / CACHE_DIR,
             shift=self._options.shift,
@@ -177,6 +178,7 @@ class Supervisor:
             warn=self._logger.warning,
             notice=self._logger.notice,
         )
+        self._known = KnownValues(Mirror(self._bpf, self._roster).noted)
 
     def _open_tuning(self) -> None:
         """What decides, and what follows from it."""
@@ -227,10 +229,11 @@ class Supervisor:
             debug=self._logger.debug,
         )
         self._cleanup.callback(self._namespaces.close)
+        self._counters = Counters(registry=self._registry)
         self._host = TunerHost(
             roster=self._roster,
             decisions=self._decisions,
-            counters=Counters(registry=self._registry),
+            counters=self._counters,
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,
@@ -245,6 +248,7 @@ class Supervisor:
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
+            repeats=Repeats(loop=self._loop, counters=self._counters),
             new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )
@@ -315,6 +319,9 @@ class Supervisor:
         tuner = self._roster[name]
         if is_new:
             self._logger.notice(f"tuner '{name}' was added from {tuner.folder.path}", tuner=name)
+        if tuner.declaration.mirrored:
+            # Reading is enough: the mirror is told of every value that is seen.
+            self._decisions.view(tuner.declaration, GLOBAL)
         for override in self._overrides.of(name):
             self._reactions.silence(tuner, override)
         for cell in self._ledger.cells():

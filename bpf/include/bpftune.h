@@ -60,6 +60,10 @@
  *   NULL check before the next READ, which yields 0. [structs] "a->b" names member b of the
  *   unnamed struct that pointer member a points to. PROBED is 1 in the kprobe flavour.
  *
+ *	TUNABLE(net_ipv4_tcp_mem, 1)	field 1 of a global tunable that says mirror = true, as
+ *					the supervisor last saw or wrote it; 0 where this kernel
+ *					lacks it. Dots and dashes become underscores.
+ *
  * Events
  *
  *	struct event_rmem_near_max e = {};
@@ -185,6 +189,24 @@ BPF_TABLE("hash", struct place, u8, shared_off, 16384);
 BPF_TABLE("hash", struct place, u8, shared_changed, 16384);
 BPF_TABLE("lru_hash", struct place, struct rate, shared_rates, 16384);
 BPF_TABLE("percpu_hash", u32, struct counters, shared_counters, 512);
+
+#if MIRROR_COUNT
+/* As wide as a tunable may be. */
+struct tunable {
+	s64 fields[8];
+};
+
+BPF_ARRAY(mirror, struct tunable, MIRROR_COUNT);
+
+static __always_inline s64 read_mirror(int index, int field)
+{
+	struct tunable *tunable = mirror.lookup(&index);
+
+	return tunable ? tunable->fields[field & 7] : 0;
+}
+
+#define TUNABLE(name, field) read_mirror(MIRROR_##name, field)
+#endif
 
 /* One slot per probe of this tuner. */
 BPF_PERCPU_ARRAY(samples, struct sample, PROBE_COUNT);

@@ -139,7 +139,7 @@ def test_a_flood_that_only_fails_is_pushed_back(
 
     with fragments(veth.a, getattr(veth, family.address), per_second):
         daemon.wait_line(rf"change {family.high} from \({HIGH_BYTES}\) -> ")
-        daemon.wait_line("growth stops", 30)
+        daemon.wait_line("growth stops", 60)
         wait_for(lambda: family.limit(veth.b) == HIGH_BYTES, 20, "the limit as it was")
         wait_for(lambda: int(veth.b.read_sysctl(family.low)) == LOW_BYTES, 5, "low_thresh as it was")
 

@@ -72,6 +72,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('scope = "netns"', 'scope = "netns"\nmirror = true', "cannot be mirrored"),
         ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
@@ -119,6 +120,23 @@ def test_counters_are_checked(tmp_path: Path) -> None:
     other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
     with pytest.raises(DeclarationError, match="its match needs one group"):
         load(tmp_path, other, "other")
+    neither = SMALL.replace("small", "neither") + COUNTER.replace("match", "# match")
+    with pytest.raises(DeclarationError, match="either a match or a column"):
+        load(tmp_path, neither, "neither")
+
+
+def test_an_event_is_repeated_for_counters_of_its_own_only(tmp_path: Path) -> None:
+    named = SMALL.replace("event =", 'counters = ["lost"]\nrepeat_while_rising = ["lost"]\nevent =') + COUNTER
+    assert load(tmp_path, named).scenarios[0].repeat_while_rising == ["lost"]
+    other = named.replace("small", "other").replace('counters = ["lost"]\n', "")
+    with pytest.raises(DeclarationError, match="not one of its own"):
+        load(tmp_path, other, "other")
+
+
+def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
+    text = SMALL.replace('scope = "netns"', 'scope = "global"\nmirror = true', 1)
+
+    assert [tunable.name for tunable in load(tmp_path, text).mirrored] == ["net.core.somaxconn"]
 
 
 POLLED = (
