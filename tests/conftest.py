@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs_root: skipped without root, failed under BPFTUNE_TESTS_STRICT=1"
     )
+    config.addinivalue_line("markers", "packages: builds and installs packages; make test-packages runs it")
     leftovers.mark_descendants()
 
 
