@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus, TunerState
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration import Declaration, Poll
 from bpftune.ipc.errors import BpfError, UnknownName
 from bpftune.ipc.messages import Netns
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.folders import Scan, TunerFolder
 from bpftune.supervisor.polls import Poller
+from bpftune.supervisor.strategist import Strategist
 from bpftune.supervisor.worker import Worker
 
 LATENCIES_KEPT = 256
@@ -26,9 +28,18 @@ LATENCIES_KEPT = 256
 VANISHED = Netns(cookie=-2, name="(gone)")
 """Stands for every namespace that exists no longer."""
 
-WorkerFactory = Callable[[TunerFolder], Worker]
 Load = Callable[[Sequence[ProbeSource]], dict[str, BpfError]]
-PollerFactory = Callable[[Declaration], list[Poller]]
+
+
+class Equipper(Protocol):
+    """Makes what a tuner gets besides its programs."""
+
+    def worker(self, folder: TunerFolder) -> Worker: ...
+
+    def poller(self, declaration: Declaration, poll: Poll) -> Poller: ...
+
+    def strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
+        """`hooks` tell where each probe would stand."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,12 +47,15 @@ class Tuner:
     """One loaded tuner. `worker` is None where nothing of it can be observed."""
 
     folder: TunerFolder
-    worker: Worker | None
-    hooks: list[HookStatus]
+    equipper: Equipper
+    worker: Worker | None = None
+    hooks: list[HookStatus] = field(default_factory=list)
     detached_because: str = ""
-    pollers: list[Poller] = field(default_factory=list)
+    strategist: Strategist | None = None
+    """None for a tuner without strategies."""
+    pollers: dict[Poll, Poller] = field(default_factory=dict)
     occurrences: Counter[tuple[str, str, Netns]] = field(default_factory=Counter)
-    """(scenario, tunable, namespace) -> changes made because of it."""
+    """(scenario, tunable, namespace) -> changes made because of it, by us or by a probe itself."""
     changes: int = 0
     last_change: str | None = None
     last_change_s: float | None = None
@@ -62,6 +76,13 @@ class Tuner:
     @property
     def name(self) -> str:
         return self.folder.declaration.name
+
+    @property
+    def probes(self) -> list[str]:
+        """Those that are attached unless the tuner is off."""
+        if self.strategist is None:
+            return [probe.name for probe in self.declaration.probes]
+        return self.declaration.probes_with(self.strategist.active)
 
     @property
     def state(self) -> TunerState:
@@ -92,16 +113,12 @@ class Roster:
         bpf: Bpf,
         load: Load,
         allow: Collection[str],
-        new_worker: WorkerFactory,
-        new_pollers: PollerFactory,
         warn: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
         self._load = load
         self._allow = frozenset(allow)
-        self._new_worker = new_worker
-        self._new_pollers = new_pollers
         self._warn = warn
         self._notice = notice
         self._tuners: dict[str, Tuner] = {}
@@ -134,7 +151,7 @@ class Roster:
     def by_id(self, tuner_id: int) -> Tuner | None:
         return self._by_id.get(tuner_id)
 
-    def follow(self, scan: Scan) -> list[str]:
+    def follow(self, scan: Scan, equipper: Equipper) -> list[str]:
         """Make the roster what the folders say; returns the names that were added."""
         self._note_refusals(scan)
         wanted = {name: folder for name, folder in scan.accepted.items() if self._allowed(name)}
@@ -143,12 +160,14 @@ class Roster:
                 self.remove(name)
         self._left_out = {name: one for name, one in self._left_out.items() if wanted.get(name) == one[0]}
         known = self._tuners.keys() | self._left_out.keys()
-        return self._add([folder for name, folder in wanted.items() if name not in known])
+        return self._add([folder for name, folder in wanted.items() if name not in known], equipper)
 
     def remove(self, name: str) -> None:
         tuner = self._tuners.pop(name)
         del self._by_id[tuner.declaration.id]
-        for poller in tuner.pollers:
+        if tuner.strategist is not None:
+            tuner.strategist.stop()
+        for poller in tuner.pollers.values():
             poller.close()
         self._bpf.unload(name)
         if tuner.worker is not None:
@@ -159,17 +178,33 @@ class Roster:
         tuner.detached_because = ""
         if tuner.unused:
             return
-        tuner.hooks = self._bpf.attach(tuner.name)
-        if not tuner.pollers:
-            tuner.pollers = self._new_pollers(tuner.declaration)
+        self.hook(tuner)
+        if tuner.strategist is not None:
+            tuner.strategist.start()
+
+    def hook(self, tuner: Tuner) -> None:
+        """Have the probes attached that its strategy calls for, and no others."""
+        tuner.hooks = self._bpf.attach(tuner.name, tuner.probes)
+        self._poll(tuner)
 
     def detach(self, tuner: Tuner, why: str) -> None:
         """Take the probes out: the tuner then costs nothing."""
         tuner.detached_because = why
-        for poller in tuner.pollers:
-            poller.close()
-        tuner.pollers = []
+        if tuner.strategist is not None:
+            tuner.strategist.stop()
         self._bpf.detach(tuner.name)
+        if not tuner.unused:
+            tuner.hooks = self._bpf.hooks(tuner.name)
+        self._poll(tuner)
+
+    def _poll(self, tuner: Tuner) -> None:
+        """A poller that is wanted still goes on undisturbed."""
+        wanted = self._bpf.polls(tuner.name)
+        for poll in [poll for poll in tuner.pollers if poll not in wanted]:
+            tuner.pollers.pop(poll).close()
+        for poll in wanted:
+            if poll not in tuner.pollers:
+                tuner.pollers[poll] = tuner.equipper.poller(tuner.declaration, poll)
 
     def _allowed(self, name: str) -> bool:
         return not self._allow or name in self._allow
@@ -181,7 +216,7 @@ class Roster:
                 self._warn(text)
         self._refused = refused
 
-    def _add(self, folders: list[TunerFolder]) -> list[str]:
+    def _add(self, folders: list[TunerFolder], equipper: Equipper) -> list[str]:
         failures = self._load(
             [ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in folders]
         )
@@ -192,19 +227,22 @@ class Roster:
                 self._left_out[name] = folder, str(failures[name])
         added = [folder for folder in folders if folder.declaration.name not in failures]
         for folder in added:
-            self._enter(folder)
+            self._enter(Tuner(folder=folder, equipper=equipper))
         return [folder.declaration.name for folder in added]
 
-    def _enter(self, folder: TunerFolder) -> None:
-        tuner = Tuner(folder=folder, worker=None, hooks=[])
+    def _enter(self, tuner: Tuner) -> None:
         self._tuners[tuner.name] = tuner
         self._by_id[tuner.declaration.id] = tuner
         reason = inactive_reason(tuner.declaration)
         if reason is not None:
             tuner.hooks = unused_hooks(self._bpf.hooks(tuner.name), reason)
+        elif tuner.declaration.strategies:
+            tuner.strategist = tuner.equipper.strategist(tuner, self._bpf.attach(tuner.name, ()))
         self.attach(tuner)
         if any(status.hook for status in tuner.hooks):
-            tuner.worker = self._new_worker(folder)
+            tuner.worker = tuner.equipper.worker(tuner.folder)
+            if tuner.strategist is not None:
+                tuner.worker.use(tuner.strategist.active.name)
             tuner.worker.start()
         else:
             self._notice(f"tuner '{tuner.name}' is inactive: {tuner.why}")

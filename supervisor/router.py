@@ -65,7 +65,7 @@ class Router:
             self._new_namespace()
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
         scenario = tuner.declaration.scenarios[header.scenario_index]
-        for poller in tuner.pollers:
+        for poller in tuner.pollers.values():
             poller.follow(scenario.id)
         tuner.worker.deliver(record, netns, scenario.id)
         self._repeats.follow(tuner.declaration, scenario, netns.cookie, record, self.route)

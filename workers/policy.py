@@ -74,14 +74,17 @@ def compile_policy(source: PolicySource) -> Codes:
     }
 
 
-def load_policy(source: PolicySource, marshalled: bytes = b"") -> Policy[Any]:
+def load_policy(source: PolicySource, marshalled: bytes = b"", *, evaluates: bool = False) -> Policy[Any]:
     """Execute policy.py and make its one Policy. Raises DeclarationError, whatever is wrong with it.
 
-    `marshalled` is what `compile_policy` made of it, when somebody has called that already.
+    `marshalled` is what `compile_policy` made of it, when somebody has called that already. A tuner
+    with strategies needs a policy that `evaluates` them.
     """
     try:
         module = _execute(source, marshal.loads(marshalled) if marshalled else compile_policy(source))
         policy = _find(source, module)
+        if evaluates and policy.evaluate is Policy.evaluate:
+            raise source.refused(f"{policy.__name__} has strategies to evaluate, but no evaluate()")
         return policy()
     except DeclarationError:
         raise

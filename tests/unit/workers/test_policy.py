@@ -64,6 +64,16 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> 
         load(tmp_path, text)
 
 
+def test_a_tuner_with_strategies_needs_a_policy_that_evaluates(tmp_path: Path) -> None:
+    (tmp_path / "policy.py").write_text(ONE)
+    with pytest.raises(DeclarationError, match=r"no evaluate\(\)"):
+        load_policy(read_source(str(tmp_path)), evaluates=True)
+    (tmp_path / "policy.py").write_text(
+        ONE + "\n    def evaluate(self, strategy, states, now_ns):\n        return 1\n"
+    )
+    assert load_policy(read_source(str(tmp_path)), evaluates=True).evaluate("any", {}, 0) == 1
+
+
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"policy\.py"):
         read_source(str(tmp_path))
