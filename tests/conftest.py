@@ -19,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs_root: skipped without root, failed under BPFTUNE_TESTS_STRICT=1"
     )
+    config.addinivalue_line("markers", "packages: builds and installs packages; make test-packages runs it")
     # A shell's background jobs ignore SIGINT, and so would every program under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     leftovers.mark_descendants()
