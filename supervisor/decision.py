@@ -9,13 +9,14 @@ Outcome; no error of a tunable, a namespace or the ledger gets out. Logging is t
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from bpftune.ipc.control import Change
 from bpftune.ipc.declaration import Declaration, Scope, Tunable, Writer
-from bpftune.ipc.errors import BpftuneError, TunableError
-from bpftune.ipc.messages import GLOBAL, Netns, Outcome, Proposal, Status, TunableView, Value, View
+from bpftune.ipc.errors import BpftuneError, LedgerError, TunableError
+from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value, View
 from bpftune.supervisor.known_values import KnownValues
 from bpftune.supervisor.ledger import Ledger
 from bpftune.supervisor.ledger_rows import Intent, change_of
@@ -98,6 +99,11 @@ class Decisions:
             tunables={name: view for name, view in views.items() if view is not None},
             memory_bytes=self._quantities.memory_bytes,
         )
+
+    def remark(self, note: Note) -> None:
+        """Keep a policy's decision that changes nothing with the change that it is about."""
+        with suppress(LedgerError):
+            self._ledger.remark(note.netns_cookie, note.tunable, note.text)
 
     def written_ns(self, proposal: Proposal) -> int:
         """When we last wrote what the proposal is about, CLOCK_MONOTONIC; 0: never."""

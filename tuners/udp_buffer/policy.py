@@ -217,5 +217,5 @@ def _tell_of_older_sockets(turn: Turn, account: Account) -> None:
 
 
 def _numbers(event: Event, **more: Number) -> dict[str, Number]:
-    lost = event["drops"] / (event["drops"] + event["received"])
+    lost = event["drops"] / max(1, event["drops"] + event["received"])
     return {**event.numbers, **more, "lost_share": round(lost, 4), "suppressed": event.suppressed}
