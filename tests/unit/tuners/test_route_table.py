@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import Status
 from bpftune.supervisor.applicability import inactive_reason
 from bpftune.tuners.evidence import IDLE_NS
