@@ -62,7 +62,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     unpaid: str
     idle: str
     metric: str
-    """Successes per failure, in words."""
+    """Successes per failure, in words; empty where nothing is weighed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,10 +254,13 @@ def _note_cap(turn: Turn, wanted: Value) -> None:
 def _history(turn: Turn) -> dict[str, Number]:
     seen = turn.state.evidence
     idle_ns = turn.situation.now_ns - seen.near_ns if seen.near_ns else 0
+    idle: dict[str, Number] = {"idle_s": max(0, idle_ns) // 1_000_000_000}
+    if not turn.limit.metric:
+        return idle
     return {
         "successes_per_failure": round(seen.level, 3),
         "successes_per_failure_before": round(seen.before, 3),
-        "idle_s": max(0, idle_ns) // 1_000_000_000,
+        **idle,
     }
 
 
