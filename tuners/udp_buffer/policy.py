@@ -211,7 +211,7 @@ def _tell_of_older_sockets(turn: Turn, account: Account) -> None:
         account.told_ns = turn.state.evidence.changed_ns
         turn.note(
             turn.limit.short,
-            f"sockets made before {turn.limit.tunable} became {turn.view.current[0]} still lose datagrams:"
+            f"sockets made before it became {turn.view.current[0]} still lose datagrams:"
             " they keep their buffers until their application opens them again",
         )
 
