@@ -21,7 +21,8 @@ import msgspec
 
 from bpftune.ipc.codec import Codec, to_supervisor, to_worker
 from bpftune.ipc.control import Change, Override
-from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable, Writer, load_declaration
+from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable, Writer
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import (
     GLOBAL,
     PROTOCOL_VERSION,
