@@ -205,7 +205,8 @@ def test_one_line_each_in_status(start_daemon: StartDaemon) -> None:
         done, inum = daemon.run_ctl("status", "--netns"), place.inum
     assert done.returncode == 0
     (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith(place.called)]
-    assert row[2:] == [str(inum), HIGH, LOW, "-"]
+    assert row[2:] == [str(inum), HIGH, "-"]
+    assert LOW in done.stdout, "on a line of its own: 80 columns are not enough for both"
 
 
 def test_one_that_vanishes_between_event_and_write_is_no_error(start_daemon: StartDaemon) -> None:
@@ -270,4 +271,4 @@ def test_without_ipv6_in_the_kernel(daemon_directory: Path) -> None:
         assert not [name for name in shown if name.startswith("net.ipv6.")]
         with fragments(place):
             wait_grown(daemon, place)
-    assert trouble(daemon) == []
+        assert trouble(daemon) == []
