@@ -13,8 +13,14 @@ from tests.requirements import require_command
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-FOLDERS = ("bpf", "ctl", "docs", "ipc", "supervisor", "tests", "tuners", "workers")
-SHELL_SCRIPTS = (".ci/run", "tools/setup", "tools/install", "tools/uninstall", "tools/demo")
+FOLDERS = ("bpf", "ctl", "docs", "ipc", "supervisor", "tests", "tools", "tuners", "workers")
+SHELL_SCRIPTS = (
+    ".ci/run",
+    *(f"tools/{name}" for name in ("setup", "install", "uninstall", "demo", "package")),
+    *(f"tests/packages/{name}" for name in ("deb_lifecycle", "debian_root")),
+    *(f"packaging/debian/bpftune-python.{name}" for name in ("postinst", "prerm", "postrm")),
+    "packaging/debian/rtupdate",
+)
 
 
 def test_ruff_format() -> None:
@@ -33,7 +39,7 @@ def test_mypy() -> None:
 @pytest.mark.timeout(600)
 def test_mypy_of_tests_tools_and_examples() -> None:
     policies = [str(path) for path in (ROOT / "docs").rglob("policy.py")]
-    check(str(BIN / "mypy"), "tests", "tools/bench.py", *policies)
+    check(str(BIN / "mypy"), "tests", "tools", *policies)
 
 
 def test_clang_format() -> None:

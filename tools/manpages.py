@@ -2,8 +2,8 @@
 """Man pages from docs/*.md and docs/tuners/*.md: `python -m tools.manpages MANDIR`.
 
 tools/install calls it. Every page of docs/ is turned into the shape that man pages have (NAME, SYNOPSIS,
-lists of definitions where Markdown has tables) and then by go-md2man into roff. A new file in
-docs/tuners is a new page bpftune-NAME(7); nothing else lists them. It must never change docs/.
+lists of definitions where Markdown has tables) and then by go-md2man into roff. A new file there is a new
+page bpftune-NAME(7); nothing else lists them. It must never change docs/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bpftune import __version__
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CONVERTER = "go-md2man"
-_COMMAND_TITLE = re.compile(r"# (?P<name>[\w-]+)\((?P<section>\d)\): (?P<summary>.+)")
+_COMMAND_TITLE = re.compile(r"# ([\w-]+)\((\d)\): (.+)")
 _LINK = re.compile(r"\[(?P<text>[^]]+)\]\((?P<target>[^)]+)\)")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 
@@ -54,27 +54,25 @@ def main(man_dir: Path) -> None:
 
 
 def read_pages(docs: Path) -> list[Page]:
-    commands = [_read_command(path) for path in sorted(docs.glob("*.md"))]
-    return commands + [_read_tuner(path) for path in sorted(docs.glob("tuners/*.md"))]
+    return [_read_page(path) for path in (*sorted(docs.glob("*.md")), *sorted(docs.glob("tuners/*.md")))]
 
 
-def _read_command(path: Path) -> Page:
+def _read_page(path: Path) -> Page:
+    """A command's title tells its section and summary; any other page is bpftune-NAME(7)."""
     title, _, body = path.read_text().partition("\n")
-    match = _COMMAND_TITLE.fullmatch(title)
-    if match is None:
-        raise SystemExit(f"manpages: cannot use {path}: its title is not '# NAME(SECTION): SUMMARY'")
-    return Page(
-        source=path, name=match["name"], section=int(match["section"]), summary=match["summary"], body=body
-    )
+    command = _COMMAND_TITLE.fullmatch(title)
+    if command is None:
+        summary = title.partition(": ")[2] or _first_sentence(body)
+        return Page(source=path, name=f"bpftune-{path.stem}", section=7, summary=summary, body=body)
+    name, section, summary = command.groups()
+    return Page(source=path, name=name, section=int(section), summary=summary, body=body)
 
 
-def _read_tuner(path: Path) -> Page:
-    """The first sentence of a tuner's page is its summary."""
-    body = path.read_text().partition("\n")[2]
+def _first_sentence(body: str) -> str:
+    """As `whatis` wants it."""
     first_paragraph = " ".join(body.strip().partition("\n\n")[0].split())
     sentence = re.split(r"[.:;](?:\s|$)", first_paragraph, maxsplit=1)[0]
-    summary = sentence[:1].lower() + sentence[1:].replace("`", "")
-    return Page(source=path, name=f"bpftune-{path.stem}", section=7, summary=summary, body=body)
+    return sentence[:1].lower() + sentence[1:].replace("`", "")
 
 
 def date_of(path: Path) -> str:
