@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import marshal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,8 @@ import msgspec
 
 from bpftune.ipc.codec import Codec, to_supervisor, to_worker
 from bpftune.ipc.control import Change, Override
-from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable, Writer, load_declaration
+from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable, Writer
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import (
     GLOBAL,
     PROTOCOL_VERSION,
@@ -46,9 +46,8 @@ from bpftune.supervisor.known_values import KnownValues
 from bpftune.supervisor.ledger import Ledger
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.memory import Memory
-from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.overrides import Overrides
-from bpftune.supervisor.quantities import Bounds, Device, Quantities
+from bpftune.supervisor.quantities import Bounds, Device
 from bpftune.supervisor.sysctl_d import AdministratorSettings
 from bpftune.supervisor.sysctl_judge import SysctlJudge
 from bpftune.supervisor.sysctl_write import SysctlWrite
@@ -56,10 +55,8 @@ from bpftune.supervisor.sysctl_writer import SysctlWriter
 from bpftune.supervisor.tunables import format_value, parse_value
 from bpftune.workers.policy import PolicySource, compile_policy, load_policy, read_source
 from bpftune.workers.runner import PolicyRunner
+from tests.unit.tuners.places import OTHER, Amounts, Places
 
-OTHER = 7_000_000
-"""Cookie of the namespace beside the initial one."""
-PREFIX_HOSTS = 1 << 16
 POSSIBLE_CPUS = "0-95\n"
 SECOND_NS = 1_000_000_000
 REACTION_NS = 500_000
@@ -90,45 +87,6 @@ def compiled(folder: Path) -> tuple[PolicySource, bytes]:
 def as_received(message: msgspec.Struct, codec: Codec[T]) -> T:
     """What the process at the other end of the socket gets."""
     return codec.decode(codec.encode(message))
-
-
-class Places(NetnsRegistry):
-    """Entering a namespace shows its files at `proc`/sys."""
-
-    def __init__(self, root: Path, proc: Path) -> None:
-        super().__init__(run_netns=root / "netns", proc_root=proc)
-        self._shown = proc / "sys"
-        self._place = self.initial.cookie
-        self.trees = {cookie: root / f"sys.{cookie}" for cookie in (self.initial.cookie, OTHER)}
-        for tree in self.trees.values():
-            tree.mkdir()
-        self._show(self._place)
-        self.learn(OTHER, 1)
-
-    def enter(self, cookie: int) -> AbstractContextManager[None]:
-        place = cookie or self.initial.cookie
-        return nullcontext() if place == self._place else self._visit(place)
-
-    @contextmanager
-    def _visit(self, cookie: int) -> Iterator[None]:
-        home = self._place
-        self._show(cookie)
-        try:
-            yield
-        finally:
-            self._show(home)
-
-    def _show(self, cookie: int) -> None:
-        self._shown.unlink(missing_ok=True)
-        self._shown.symlink_to(self.trees[cookie])
-        self._place = cookie
-
-
-class Amounts(Quantities):
-    """Those of a machine that does not depend on the one the tests run on."""
-
-    def prefix_hosts(self, tunable: Tunable, device: Device) -> int:
-        return PREFIX_HOSTS
 
 
 @dataclass
