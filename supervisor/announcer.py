@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from bpftune.ipc.control import Change, Override
 from bpftune.ipc.declaration import Declaration, Strategy, Tunable
-from bpftune.ipc.messages import Netns, Note, Proposal, Status, Value
+from bpftune.ipc.messages import Netns, Note, Outcome, Status, Value
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.sysctl_writer import SysctlWriter
 from bpftune.supervisor.tunables import format_value
@@ -89,13 +89,17 @@ class Announcer:
                 netns=netns.name,
             )
 
-    def cap_reached(self, tunable: Tunable, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
+    def cap_reached(self, tunable: Tunable, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
+        what = {
+            Status.REFUSED: "was not raised above its cap",
+            Status.OBSERVED: "would have reached its cap",
+        }.get(outcome.status, "has reached its cap")
         self._logger.log(
             Priority.NOTICE,
-            f"{tunable.name} {format_where(netns)} reached its cap ({format_value(tunable, cap)})",
+            f"{tunable.name} {format_where(netns)} {what} ({format_value(tunable, cap)})",
             tuner=tuner,
             tunable=tunable.name,
-            scenario=proposal.scenario,
+            scenario=outcome.proposal.scenario,
             netns=netns.name,
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from bpftune.ipc.messages import Table
@@ -29,4 +30,4 @@ class SummaryCollector:
         if not workers:
             done([])
         for position, worker in enumerate(workers):
-            worker.summarize(lambda tables, position=position: take(position, tables))  # type: ignore[misc]
+            worker.summarize(functools.partial(take, position))

@@ -9,13 +9,14 @@ Outcome; no error of a tunable, a namespace or the ledger gets out. Logging is t
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from bpftune.ipc.control import Change
 from bpftune.ipc.declaration import Declaration, Scope, Tunable, Writer
-from bpftune.ipc.errors import BpftuneError, TunableError
-from bpftune.ipc.messages import GLOBAL, Netns, Outcome, Proposal, Status, TunableView, Value, View
+from bpftune.ipc.errors import BpftuneError, LedgerError, TunableError
+from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value, View
 from bpftune.supervisor.known_values import KnownValues
 from bpftune.supervisor.ledger import Ledger
 from bpftune.supervisor.ledger_rows import Intent, change_of
@@ -34,8 +35,8 @@ class DecisionListener(Protocol):
     def changed(self, change: Change, tunable: Tunable) -> None:
         """A change was written and read back; with outcome "observed", it would have been."""
 
-    def cap_reached(self, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
-        """The first time that a proposal reaches the cap of a tunable in a namespace."""
+    def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
+        """The first time that a tunable came to its cap in a namespace, or was refused to go beyond."""
 
 
 class Decisions:
@@ -99,6 +100,11 @@ class Decisions:
             memory_bytes=self._quantities.memory_bytes,
         )
 
+    def remark(self, note: Note) -> None:
+        """Keep a policy's decision that changes nothing with the change that it is about."""
+        with suppress(LedgerError):
+            self._ledger.remark(note.netns_cookie, note.tunable, note.text)
+
     def written_ns(self, proposal: Proposal) -> int:
         """When we last wrote what the proposal is about, CLOCK_MONOTONIC; 0: never."""
         known = self._known.get(proposal.netns_cookie, proposal.tunable)
@@ -126,17 +132,22 @@ class Decisions:
             return self._stale(declaration, tunable, proposal, before.value)
         netns = self._registry.netns(proposal.netns_cookie)
         bounds = self._bounds(tunable, proposal, before.value)
-        self._note_cap(declaration, proposal, netns, before.value, bounds)
         why = value_refusal(tunable, current=before.value, new=proposal.new, bounds=bounds)
         if why is not None:
-            return _outcome(proposal, Status.REFUSED, before.value, why)
-        intent = Intent(
-            tuner=declaration.name, tunable=tunable, netns=netns, proposal=proposal, before=before
-        )
-        if self._dry_run:
-            self._listener.changed(change_of(intent, 0, Status.OBSERVED.value), tunable)
-            return _outcome(proposal, Status.OBSERVED, before.value)
-        return self._write(declaration, intent)
+            outcome = _outcome(proposal, Status.REFUSED, before.value, why)
+        else:
+            intent = Intent(
+                tuner=declaration.name, tunable=tunable, netns=netns, proposal=proposal, before=before
+            )
+            outcome = self._carry_out(declaration, intent)
+        self._note_cap(declaration, outcome, netns, bounds)
+        return outcome
+
+    def _carry_out(self, declaration: Declaration, intent: Intent) -> Outcome:
+        if not self._dry_run:
+            return self._write(declaration, intent)
+        self._listener.changed(change_of(intent, 0, Status.OBSERVED.value), intent.tunable)
+        return _outcome(intent.proposal, Status.OBSERVED, intent.before.value)
 
     def _write(self, declaration: Declaration, intent: Intent) -> Outcome:
         proposal, tunable = intent.proposal, intent.tunable
@@ -174,13 +185,14 @@ class Decisions:
         self._stale_seen(declaration.name, tunable, proposal.netns_cookie, now)
         return _outcome(proposal, Status.STALE, now, "the value changed meanwhile")
 
-    def _note_cap(
-        self, declaration: Declaration, proposal: Proposal, netns: Netns, current: Value, bounds: Bounds
-    ) -> None:
+    def _note_cap(self, declaration: Declaration, outcome: Outcome, netns: Netns, bounds: Bounds) -> None:
+        proposal = outcome.proposal
         key = (proposal.netns_cookie, proposal.tunable)
-        if key not in self._capped and reaches_cap(current=current, new=proposal.new, bounds=bounds):
+        if key in self._capped or outcome.status in (Status.STALE, Status.FAILED):
+            return
+        if reaches_cap(current=proposal.expected, new=proposal.new, bounds=bounds):
             self._capped.add(key)
-            self._listener.cap_reached(declaration.name, proposal, netns, bounds.cap)
+            self._listener.cap_reached(declaration.name, outcome, netns, bounds.cap)
 
     def _bounds(self, tunable: Tunable, proposal: Proposal, current: Value) -> Bounds:
         # A namespace's tunable depends on its own devices, a global one on the event's.

@@ -13,13 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpftune.ipc.declaration import (
-    DECLARATION_FILE,
-    POLICY_FILE,
-    PROBE_FILE,
-    Declaration,
-    load_declaration,
-)
+from bpftune.ipc.declaration import DECLARATION_FILE, POLICY_FILE, PROBE_FILE, Declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.errors import DeclarationError
 from bpftune.supervisor.inotify import Change, Inotify
 from bpftune.supervisor.loop import Loop, Timer

@@ -128,6 +128,22 @@ class Ledger:
             change.id,
         )
 
+    def remark(self, cookie: int, tunable: str, text: str) -> None:
+        """Keep what is said about a tunable with its newest change; the last word counts.
+
+        Raises LedgerError.
+        """
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE changes SET why = ? WHERE id = (SELECT max(id) FROM changes"
+                " WHERE boot = ? AND cookie = ? AND tunable = ? AND outcome = 'applied')",
+                (text, self._boot, cookie, tunable),
+            )
+
+    def remark_on(self, change: Change) -> str:
+        """What was said after the change, or why it did not come about; empty: nothing."""
+        return str(self._value("SELECT why FROM changes WHERE id = ?", change.id) or "")
+
     # cells
 
     def cells(self) -> list[Cell]:

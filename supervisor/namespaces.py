@@ -61,13 +61,13 @@ class Namespaces:
         for cookie in self._registry.gone():
             self._announced.discard(cookie)
             for forget in self._forget:
-                self._try(lambda cookie=cookie, forget=forget: forget(cookie))  # type: ignore[misc]
+                self._try(forget, cookie)
         self._registry.rename()
         if self._ends is not None:
             for netns in self._registry.known():
                 if netns.cookie not in self._announced:
                     self._announced.add(netns.cookie)
-                    self._try(lambda cookie=netns.cookie: self._announce(cookie))  # type: ignore[misc]
+                    self._try(self._announce, netns.cookie)
 
     def _announce(self, cookie: int) -> None:
         assert self._ends is not None
@@ -81,9 +81,9 @@ class Namespaces:
             self._warn(f"ended network namespaces are noticed late: {error.strerror}")
             return None
 
-    def _try(self, act: Callable[[], None]) -> None:
+    def _try(self, act: Callable[[int], None], cookie: int) -> None:
         """One namespace's trouble, most likely that it is gone, is not the others'."""
         try:
-            act()
+            act(cookie)
         except (BpftuneError, OSError) as error:
             self._debug(str(error))

@@ -31,7 +31,7 @@ _STAY: AbstractContextManager[None] = nullcontext()
 class _Known:
     netns: Netns
     pid: int
-    """A process that was inside when the namespace was first heard of, or 0."""
+    """A process that was inside when last looked, or 0."""
     named: bool
     """Whether the name is one of /run/netns; any other is replaced when such a name appears."""
 
@@ -71,9 +71,9 @@ class NetnsRegistry:
         It is looked for when it is entered, not now.
         """
         if cookie not in self._known and cookie != GLOBAL:
-            named = self._names.named(inum) is not None
-            name = self._names.describe(inum, pid)
-            self._known[cookie] = _Known(Netns(cookie=cookie, inum=inum, name=name), pid, named)
+            described = self._names.describe({inum: pid})[inum]
+            netns = Netns(cookie=cookie, inum=inum, name=described.name)
+            self._known[cookie] = _Known(netns, described.pid or pid, described.lasting)
         return self.netns(cookie)
 
     def netns(self, cookie: int) -> Netns:
@@ -127,10 +127,11 @@ class NetnsRegistry:
 
     def rename(self) -> None:
         """Describe anew what has no `ip netns` name: its process may have ended or called exec(2)."""
-        for cookie, known in self._known.items():
-            if not known.named:
-                name = self._names.describe(known.netns.inum, known.pid)
-                known.netns = Netns(cookie=cookie, inum=known.netns.inum, name=name)
+        nameless = {known.netns.inum: known for known in self._known.values() if not known.named}
+        for inum, described in self._names.describe({i: known.pid for i, known in nameless.items()}).items():
+            known = nameless[inum]
+            known.netns = Netns(cookie=known.netns.cookie, inum=inum, name=described.name)
+            known.pid, known.named = described.pid, described.lasting
 
     def gone(self) -> list[int]:
         """Cookies of known namespaces that exist no longer; the caller forgets them."""

@@ -7,8 +7,18 @@ Called by netns.py only. It reads directories and never opens a namespace.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    name: str
+    pid: int = 0
+    """The process inside that it is called after."""
+    lasting: bool = False
+    """Whether the name is one of /run/netns; any other is replaced when such a name appears."""
 
 
 class NetnsNames:
@@ -26,17 +36,32 @@ class NetnsNames:
         self._refresh()
         return self._names.get(inum)
 
-    def describe(self, inum: int, pid: int) -> str:
-        """A name for people: of /run/netns, else of `pid` or any other process inside."""
-        return self.named(inum) or self._process_name(inum, pid) or f"inode {inum}"
+    def describe(self, pids: Mapping[int, int]) -> dict[int, Described]:
+        """What to call namespaces, by inode number: after /run/netns, else after a process inside, first of
+        all the one given (0: none is known).
+
+        One pass over /proc at most, however many there are: a container runtime's process that made the
+        namespace is usually gone.
+        """
+        found = {inum: self._cheap_description(inum, pid) for inum, pid in pids.items()}
+        missing = {inum for inum, described in found.items() if described is None}
+        paths = self._of_processes() if missing else iter(())
+        for path in paths:
+            inum = self._inum(path)
+            if inum in missing and (described := _of_process(path)) is not None:
+                found[inum] = described
+                missing.remove(inum)
+                if not missing:
+                    break
+        return {inum: one or Described(name=f"inode {inum}") for inum, one in found.items()}
 
     def paths(self, inum: int, pid: int) -> Iterator[str]:
         """Paths that name the namespace right now, cheapest to find first."""
         name = self.named(inum)
         if name is not None:
             yield f"{self._run_netns}/{name}"
-        if pid and self._inum(path := self._of_pid(str(pid))) == inum:
-            yield path
+        if self._is_inside(pid, inum):
+            yield self._of_pid(str(pid))
         yield from (path for path in self._of_processes() if self._inum(path) == inum)
 
     def all(self) -> Iterator[tuple[int, str, int]]:
@@ -47,7 +72,7 @@ class NetnsNames:
         for path in self._of_processes():
             inum = self._inum(path)
             if inum:
-                yield inum, path, int(path.split("/")[-3])
+                yield inum, path, _pid_of(path)
 
     def _refresh(self) -> None:
         try:
@@ -66,15 +91,14 @@ class NetnsNames:
         found = ((self._inum(f"{self._run_netns}/{name}"), name) for name in os.listdir(self._run_netns))
         self._names = {inum: name for inum, name in found if inum}
 
-    def _process_name(self, inum: int, pid: int) -> str | None:
-        for path in self.paths(inum, pid):
-            comm = path.removesuffix("ns/net") + "comm"
-            try:
-                text = Path(comm).read_text(errors="replace").rstrip("\n")
-            except OSError:
-                continue
-            return f"pid {path.split('/')[-3]} ({text})"
-        return None
+    def _cheap_description(self, inum: int, pid: int) -> Described | None:
+        name = self.named(inum)
+        if name is not None:
+            return Described(name=name, lasting=True)
+        return _of_process(self._of_pid(str(pid))) if self._is_inside(pid, inum) else None
+
+    def _is_inside(self, pid: int, inum: int) -> bool:
+        return pid != 0 and self._inum(self._of_pid(str(pid))) == inum
 
     def _of_pid(self, pid: str) -> str:
         return f"{self._proc_root}/{pid}/ns/net"
@@ -89,3 +113,16 @@ class NetnsNames:
         except OSError:
             return 0
         return found.st_ino if found.st_dev == self._device else 0
+
+
+def _of_process(path: str) -> Described | None:
+    """After the process whose ns/net `path` is; None when it has ended meanwhile."""
+    try:
+        comm = Path(path.removesuffix("ns/net") + "comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return None
+    return Described(name=f"pid {_pid_of(path)} ({comm})", pid=_pid_of(path))
+
+
+def _pid_of(path: str) -> int:
+    return int(path.split("/")[-3])

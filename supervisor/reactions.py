@@ -13,7 +13,7 @@ from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import Change, Override
 from bpftune.ipc.declaration import Scope, Tunable
 from bpftune.ipc.errors import BpftuneError
-from bpftune.ipc.messages import GLOBAL, Netns, Proposal, Status, Value
+from bpftune.ipc.messages import GLOBAL, Netns, Outcome, Status, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.overrides import EVERYWHERE
@@ -49,9 +49,9 @@ class Reactions:
         tuner.last_change_s = time.time()
         self._bpf.set_changed(change.netns.cookie, tuner.name, changed=True)
 
-    def cap_reached(self, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
-        tunable = self._roster[tuner].declaration.tunables_by_name[proposal.tunable]
-        self._announcer.cap_reached(tunable, tuner, proposal, netns, cap)
+    def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
+        tunable = self._roster[tuner].declaration.tunables_by_name[outcome.proposal.tunable]
+        self._announcer.cap_reached(tunable, tuner, outcome, netns, cap)
 
     def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:
         self._announcer.turned_off(tuner, override, writer)

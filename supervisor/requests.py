@@ -152,7 +152,9 @@ class Requests:
             scenarios = self._parts.roster[change.tuner].declaration.scenarios_by_id
             if change.scenario in scenarios:
                 why = scenarios[change.scenario].why
-        return ExplainReply(change=change, why=why, text=self._aftermath(change), followed_by=followed_by)
+        remark = ledger.remark_on(change)
+        text = [*([f"Said of it: {remark}."] if remark else []), *self._aftermath(change)]
+        return ExplainReply(change=change, why=why, text=text, followed_by=followed_by)
 
     def _aftermath(self, change: Change) -> list[str]:
         """What became of the tunable since; of an earlier boot nothing is left."""

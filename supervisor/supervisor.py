@@ -20,7 +20,7 @@ from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
-from bpftune.supervisor.directories import make_directory
+from bpftune.supervisor.directories import make_directory, require_passage
 from bpftune.supervisor.ending import Ending
 from bpftune.supervisor.equipment import Equipment
 from bpftune.supervisor.event_stream import EventStream
@@ -118,6 +118,7 @@ class Supervisor:
             loop=self._loop, log=lambda text, priority: self._logger.log(Priority(priority), text)
         )
         self._cleanup.callback(self._forkserver.close)
+        require_passage(options.run_dir, self._forkserver.account)
         self._forkserver.start()
         self._open_state()
         self._open_tuning()

@@ -120,6 +120,7 @@ class TunerHost:
                 self._announcer.acted(declaration, note, netns)
             else:
                 self._announcer.noted(declaration, note, netns)
+                self._decisions.remark(note)
 
     def _report(self, tuner: str, outcome: Outcome) -> None:
         """What was not done is for the curious, unless the kernel or the ledger refused it."""

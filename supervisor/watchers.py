@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
-from bpftune.ipc.declaration import Declaration, load_declaration
+from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.errors import BpfError, NotSupported
 
 HERE = Path(__file__).parent

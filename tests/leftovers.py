@@ -13,14 +13,14 @@ import os
 import re
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TypeVar
 
 from tests.waiting import wait_for
 
 PROC = Path("/proc")
-Left = TypeVar("Left", int, str)
+Left = TypeVar("Left", bound=Sized)
 MARK = "BPFTUNE_TESTS_SESSION"
 SYSTEMD_OWN_TYPES = {"8", "15"}
 """cgroup_skb and cgroup_device: systemd attaches these for its units whenever it likes."""
@@ -52,7 +52,7 @@ def programs() -> set[int]:
     return _program_ids() - foreign
 
 
-def settle(left: Callable[[], set[Left]], timeout_s: float = 3) -> set[Left]:
+def settle(left: Callable[[], Left], timeout_s: float = 3) -> Left:
     """What is still left after a grace: the kernel frees programs and namespaces a little later."""
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not left(), timeout_s, "nothing left behind")

@@ -107,6 +107,11 @@ class _Turn:
         return self.current <= self.lowest and not self.state.evidence.frozen
 
     @property
+    def came_to_cap(self) -> bool:
+        """By a growth, of which the supervisor has told."""
+        return self.view.original[self.limit.field] < self.current == self.view.cap[self.limit.field]
+
+    @property
     def idle_ns(self) -> int:
         """State may have been lost with a grown limit left behind: then the idle period begins now."""
         if self.state.evidence.near_ns == 0:
@@ -249,7 +254,7 @@ def _grow(turn: _Turn, reading: Reading) -> None:
     new = min(max(grow(current, turn.situation.shift), wanted), 2 * reading.need, ceiling)
     if new > max(current, state.observed):
         turn.propose(new, turn.limit.near, reading.numbers)
-    elif ceiling <= current and not state.at_cap:
+    elif ceiling <= current and not state.at_cap and not turn.came_to_cap:
         state.at_cap = True
         text = f"{current} is as far as it may go; {reading.need} would be needed"
         turn.note(turn.limit.near, text)

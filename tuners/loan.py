@@ -80,10 +80,10 @@ def give_back(terms: Terms, situation: Situation, loan: Loan, decision: Decision
     due = due_ns(terms, situation, loan)
     if due is None or situation.now_ns < due:
         return
-    held_s = (situation.now_ns - loan.asked_ns) // 1_000_000_000
+    since_s = (situation.now_ns - loan.asked_ns) // 1_000_000_000
     for name, view in _changed(terms, situation):
         decision.proposals.append(
-            situation.propose(name, view.original, terms.back, {"needed_s_ago": held_s})
+            situation.propose(name, view.original, terms.back, {"since_needed_s": since_s})
         )
 
 

@@ -62,7 +62,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     unpaid: str
     idle: str
     metric: str
-    """Successes per failure, in words."""
+    """Successes per failure, in words; empty where nothing is weighed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +244,8 @@ def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
 
 
 def _note_cap(turn: Turn, wanted: Value) -> None:
-    if not turn.state.at_cap:
+    """Of a growth that came to the cap the supervisor has told already."""
+    if not turn.state.at_cap and not turn.is_grown:
         turn.state.at_cap = True
         text = f"{_words(turn.view.current)} is as far as it may go; {_words(wanted)} would be the next step"
         turn.note(turn.limit.short, text)
@@ -253,10 +254,13 @@ def _note_cap(turn: Turn, wanted: Value) -> None:
 def _history(turn: Turn) -> dict[str, Number]:
     seen = turn.state.evidence
     idle_ns = turn.situation.now_ns - seen.near_ns if seen.near_ns else 0
+    idle: dict[str, Number] = {"idle_s": max(0, idle_ns) // 1_000_000_000}
+    if not turn.limit.metric:
+        return idle
     return {
         "successes_per_failure": round(seen.level, 3),
         "successes_per_failure_before": round(seen.before, 3),
-        "idle_s": max(0, idle_ns) // 1_000_000_000,
+        **idle,
     }
 
 

@@ -103,6 +103,10 @@
  *	is_dry_run()		--dry-run: a probe that acts by itself must not
  *	current_net()		the current task's struct net; needs [structs]
  *				task_struct = ["nsproxy"] and nsproxy = ["net_ns"]
+ *	request_callbacks(ctx, flags)	in an iter:tcp body: the connection calls sockops programs
+ *				from now on as BPF_SOCK_OPS_..._CB_FLAG say; needs [structs]
+ *				sock_common = ["skc_state"], bpf_iter__tcp = ["sk_common"] and
+ *				tcp_sock = ["?bpf_sock_ops_cb_flags"]
  */
 
 #define EVENT_INTERVAL_NS 25000000ULL
@@ -414,5 +418,29 @@ static __always_inline struct net *current_net(void)
 	struct nsproxy *nsproxy = READ(task, nsproxy);
 
 	return nsproxy ? READ(nsproxy, net_ns) : NULL;
+}
+#endif
+
+#define SOL_TCP 6
+#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008
+
+#if defined(HAVE_bpf_iter__tcp__sk_common) && defined(HAVE_sock_common__skc_state)
+/*
+ * The iterator hands over each socket locked; other users of the flags keep theirs. Without the
+ * member the kernel has no such callbacks.
+ */
+static __always_inline void request_callbacks(struct bpf_iter__tcp *ctx, int wanted)
+{
+#ifdef HAVE_tcp_sock__bpf_sock_ops_cb_flags
+	struct sock_common *skc = ctx->sk_common;
+	struct tcp_sock *tp = skc ? TCP_SOCK(skc) : NULL;
+	int flags;
+
+	if (!tp || (READ(skc, skc_state) != BPF_TCP_ESTABLISHED &&
+		    READ(skc, skc_state) != BPF_TCP_CLOSE_WAIT))
+		return;
+	flags = READ(tp, bpf_sock_ops_cb_flags) | wanted;
+	bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+#endif
 }
 #endif

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ class Ended:
 class Daemon:
     """One `bpftune -s` process, leader of its own process group."""
 
-    def __init__(self, *arguments: str, directory: Path, notify: bool = True) -> None:
+    def __init__(
+        self, *arguments: str, directory: Path, notify: bool = True, wrapper: Sequence[str] = ()
+    ) -> None:
+        """`wrapper`: a command that ends by calling exec(2) on the one behind it."""
         self.state_dir = directory / "state"
         self.run_dir = directory / "run"
         self._ready_socket = _notify_socket(directory) if notify else None
@@ -55,7 +58,7 @@ class Daemon:
         self._family: set[psutil.Process] = set()
         self.started_ns = time.monotonic_ns()
         self.process = subprocess.Popen(
-            [BPFTUNE, "-s", "--state-dir", self.state_dir, "--run-dir", self.run_dir, *arguments],
+            [*wrapper, BPFTUNE, "-s", "--state-dir", self.state_dir, "--run-dir", self.run_dir, *arguments],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -216,9 +219,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, directory: Path, notify: bool = True) -> Iterator[Daemon]:
+def running(
+    *arguments: str, directory: Path, notify: bool = True, wrapper: Sequence[str] = ()
+) -> Iterator[Daemon]:
     """A daemon that is ready (or, without `notify`, merely started) and ends with the block."""
-    daemon = Daemon(*arguments, directory=directory, notify=notify)
+    daemon = Daemon(*arguments, directory=directory, notify=notify, wrapper=wrapper)
     try:
         if notify:
             daemon.wait_ready()

@@ -86,6 +86,18 @@ def test_a_run_directory_too_deep_for_sockets_is_one_line(places: list[str], dae
     assert done.stderr == f"bpftune: cannot listen at {deep}/events.sock: File name too long\n"
 
 
+def test_a_run_directory_that_workers_cannot_reach_is_one_line(places: list[str], tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+
+    done = bpftune("-s", *places, "--run-dir", str(private / "run"))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"bpftune: cannot use {private}/run: workers, user '")
+    assert "may not enter /" in told
+
+
 @pytest.mark.parametrize("arguments", [["-s"], ["-S"], ["-D"]])
 def test_who_is_not_root_is_told_so(places: list[str], arguments: list[str]) -> None:
     done = bpftune(*places, *arguments, user=NOBODY)

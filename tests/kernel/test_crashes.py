@@ -84,7 +84,7 @@ def check_counts(daemon: Daemon) -> None:
     """Every event that left the kernel is accounted for, and remembered if it was delivered."""
     tuner = daemon.tuner(NAME)
     assert tuner["events_in"] == sum(counters["sent"] for counters in tuner["counters"])
-    assert events_remembered(daemon) == tuner["events_in"] - tuner["events_merged"] - tuner["events_dropped"]
+    assert events_remembered(daemon) == delivered(daemon)
 
 
 def test_killed_worker_is_back_within_a_second_and_knows_what_it_knew(
@@ -109,6 +109,28 @@ def test_killed_worker_is_back_within_a_second_and_knows_what_it_knew(
     check_counts(counting)
     check_bystanders(before, counting.tuners())
     counting.wait_line(rf"{NAME}: worker \(pid {before[NAME]['pid']}\) ended: killed by SIGKILL")
+
+
+def test_a_worker_that_is_dead_at_the_end_contributes_what_it_last_saved(
+    counting: Daemon, limited: Namespace
+) -> None:
+    """The summary waits for the next worker, which begins with the state of the dead one."""
+    with closing(limited):
+        wait_for(lambda: counting.tuner(NAME)["events_in"] >= 5, 10, "5 events")
+    wait_for(lambda: delivered(counting) == events_remembered(counting), 5, "all events answered")
+    remembered = events_remembered(counting)
+
+    os.kill(counting.tuner(NAME)["pid"], signal.SIGKILL)
+    ended = counting.stop()
+
+    assert ended.exit_code == 0
+    told = [line.removeprefix("bpftune: ").strip() for line in ended.summary]
+    assert told[told.index("counted") :][-1] == str(remembered)
+
+
+def delivered(daemon: Daemon) -> int:
+    tuner = daemon.tuner(NAME)
+    return int(tuner["events_in"] - tuner["events_merged"] - tuner["events_dropped"])
 
 
 def test_growth_goes_on_with_the_next_worker(distant: Pair, start_daemon: StartDaemon) -> None:

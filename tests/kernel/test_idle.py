@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests import leftovers
 from tests.kernel import closing, namespaces, third_party
 from tests.kernel.closing import limit_time_wait
 from tests.kernel.conftest import StartDaemon
@@ -58,10 +60,10 @@ def wait_quiet(processes: set[psutil.Process], quiet_s: float) -> None:
     wait_for(is_quiet, 5 * quiet_s + 10, f"{quiet_s:g} s in which nothing wakes up", 0.1)
 
 
-def descriptors(daemon: Daemon) -> list[str]:
+def descriptors(daemon: Daemon) -> Counter[str]:
     """What the supervisor has open, without the numbers that make each one different."""
     directory = f"/proc/{daemon.pid}/fd"
-    return sorted(os.readlink(f"{directory}/{number}").split(":[")[0] for number in os.listdir(directory))
+    return Counter(os.readlink(f"{directory}/{number}").split(":[")[0] for number in os.listdir(directory))
 
 
 def test_nothing_wakes_up_and_no_compiler_stays(daemon: Daemon) -> None:
@@ -106,7 +108,8 @@ def test_requests_restarts_and_namespaces_leave_no_descriptor(daemon: Daemon) ->
             wait_for(lambda: created.name in known(daemon), 5, "it is known")
         wait_for(lambda: created.name not in known(daemon), 5, "it is forgotten")
 
-    wait_for(lambda: descriptors(daemon) == before, 5, "the same descriptors are open")
+    assert not leftovers.settle(lambda: descriptors(daemon) - before)
+    assert not leftovers.settle(lambda: before - descriptors(daemon))
 
 
 def known(daemon: Daemon) -> set[str]:

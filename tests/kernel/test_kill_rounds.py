@@ -7,10 +7,14 @@ the initial namespace and in another one.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.kernel import neighbours, sysctl_guard, third_party
 from tests.kernel.closing import MAX_TW_BUCKETS, closing, limit_time_wait
@@ -27,6 +31,9 @@ LONGEST_S = 0.8
 
 FEWEST_CHANGES = 20
 """Of the one sysctl that never rests: fewer, and the kills met nothing."""
+
+MOST_KILLS = 12
+"""Until one comes between a change's announcement and its end."""
 
 Values = list[dict[str, str]]
 
@@ -116,26 +123,39 @@ def changes_in(daemon: Daemon) -> list[str]:
     return [line for line in daemon.lines if f"change {MAX_TW_BUCKETS} from" in line]
 
 
-def wait_changes(daemon: Daemon, count: int) -> None:
-    wait_for(lambda: len(changes_in(daemon)) >= count, 10, f"{count} changes", 0.001)
+def has_intent(ledger: Path) -> bool:
+    """Whether a change is half done: it was announced in the ledger, and what became of it was not."""
+    with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
+        found = connection.execute("SELECT 1 FROM changes WHERE outcome = 'intent'").fetchone()
+    return found is not None
+
+
+def kill_half_way(daemon: Daemon) -> None:
+    """SIGKILL right after a change was announced; it may be done before the signal arrives."""
+    ledger = daemon.state_dir / "ledger.db"
+    wait_for(lambda: has_intent(ledger), 10, "a change is announced", 0)
+    daemon.process.kill()
+    daemon.process.wait(10)
 
 
 def test_a_change_that_was_half_done_is_settled_at_the_next_start(
     daemon_directory: Path, netns: Namespace, start_daemon: StartDaemon
 ) -> None:
-    """Kills in the middle of nothing but writes: the ledger settles what each one cut off."""
     third_party.put_variant(daemon_directory / "tuners", SEESAW)
     limit_time_wait(netns)
     before = netns.read_sysctl(MAX_TW_BUCKETS)
     arguments = ("-l", str(daemon_directory / "tuners"), "-a", third_party.NAME)
     with closing(netns):
-        for _ in range(4):
+        for _ in range(MOST_KILLS):
             daemon = start_daemon(*arguments)
-            wait_changes(daemon, 5)
-            daemon.process.kill()
-            daemon.process.wait(10)
+            kill_half_way(daemon)
+            if has_intent(daemon.state_dir / "ledger.db"):
+                break
+        else:
+            pytest.fail(f"{MOST_KILLS} kills left no change half done")
     last = start_daemon(*arguments)
     check_history(last)
+    last.wait_line(rf"change \d+ of {MAX_TW_BUCKETS} was interrupted: (applied|undone)$")
 
     last.ctl("rollback", "all")
 

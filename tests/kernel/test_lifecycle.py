@@ -31,7 +31,7 @@ def with_example(daemon_directory: Path, netns: Namespace, start_daemon: StartDa
     """A daemon with the example tuner, and a namespace in which it has something to do."""
     third_party.put_example(daemon_directory / "tuners")
     limit_time_wait(netns)
-    daemon = start_daemon("-l", str(daemon_directory / "tuners"))
+    daemon = start_daemon("-l", str(daemon_directory / "tuners"), "--allow", NAME)
     daemon.wait_active()
     return daemon
 

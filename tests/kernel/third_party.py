@@ -61,6 +61,82 @@ def on_event(self, event, situation, state):
 """
 
 
+SIZING = """
+import msgspec
+from bpftune.tuners import evidence
+from bpftune.tuners.base import Decision, Policy
+from bpftune.tuners.evidence import Sample
+from bpftune.tuners.growth import Limit, Reading, Regulator, expire, react, settle, wake_ns
+from bpftune.tuners.steps import grow
+
+evidence.IDLE_NS = 1_000_000_000
+LIMIT = Limit(
+    tunable="net.ipv4.tcp_max_tw_buckets",
+    field=0,
+    near="time_wait_near_limit",
+    unpaid="time_wait_unpaid",
+    idle="time_wait_idle",
+)
+
+class State(msgspec.Struct):
+    limit: Regulator = msgspec.field(default_factory=Regulator)
+    heard_ns: int = 0
+
+class Sizing(Policy[State]):
+    State = State
+
+    def on_event(self, event, situation, state):
+        decision = Decision()
+        sample = Sample(amount=500.0, rounds=5.0, start_ns=state.heard_ns, end_ns=event.time_ns)
+        reading = Reading(
+            time_ns=event.time_ns,
+            need=grow(situation.tunables[LIMIT.tunable].current[0], situation.shift),
+            enough=0,
+            ceiling=1 << 20,
+            growable=True,
+            amount_per_round=100.0,
+            sample=sample if state.heard_ns else None,
+            rtt_us=0,
+            numbers={"time_wait": event["time_wait"]},
+        )
+        state.heard_ns = event.time_ns
+        react(LIMIT, reading, situation, state.limit, decision)
+        return self.finish(decision, situation, state)
+
+    def on_outcome(self, outcome, situation, state):
+        settle(LIMIT, outcome, situation, state.limit)
+        return self.finish(Decision(), situation, state)
+
+    def on_timer(self, situation, state):
+        decision = Decision()
+        expire(LIMIT, situation, state.limit, decision)
+        return self.finish(decision, situation, state)
+
+    def finish(self, decision, situation, state):
+        decision.wake_at_ns = wake_ns(LIMIT, situation, state.limit)
+        return decision
+"""
+"""Grows as tcp_buffer does, by evidence that says that nothing is ever gained; idle is what is idle
+for a second."""
+
+UNPAID_SCENARIO = """
+[[scenarios]]
+id = "time_wait_unpaid"
+name = "more TIME-WAIT connections bought nothing"
+tunable = "net.ipv4.tcp_max_tw_buckets"
+why = "Two steps in a row made no difference."
+reason = "TIME-WAIT growth that did not pay"
+"""
+
+
+def put_sizing(directory: Path) -> Path:
+    folder = put_example(directory)
+    (folder / "policy.py").write_text(SIZING)
+    declaration = folder / "tuner.toml"
+    declaration.write_text(declaration.read_text() + UNPAID_SCENARIO)
+    return folder
+
+
 def put_example(directory: Path) -> Path:
     """A copy of the worked example in `directory`."""
     directory.mkdir(mode=0o755, exist_ok=True)

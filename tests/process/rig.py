@@ -18,7 +18,8 @@ from typing import TypeVar
 
 import zmq
 
-from bpftune.ipc.declaration import EventField, load_declaration
+from bpftune.ipc.declaration import EventField
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import Answer, Netns, Outcome, Status, Summarize, TunableView, View
 from bpftune.ipc.record import HEADER, payload_struct
 from bpftune.supervisor.forkserver import ForkServer

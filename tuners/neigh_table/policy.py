@@ -186,8 +186,8 @@ def _scaled(family: Family, situation: Situation, largest: int) -> list[tuple[st
     are there already."""
     views = [situation.tunables[name] for name in family.thresholds]
     original = views[2].original[0]
-    wanted = [max(view.original[0], view.original[0] * largest // max(1, original)) for view in views[:2]]
-    values = [min(value, largest) for value in wanted] + [largest]
+    wanted = [min(largest, view.original[0] * largest // max(1, original)) for view in views[:2]]
+    values = [max(view.original[0], value) for view, value in zip(views, wanted, strict=False)] + [largest]
     return [
         (name, value)
         for name, view, value in zip(family.thresholds, views, values, strict=True)

@@ -185,7 +185,7 @@ def _limit_flows(
 ) -> None:
     """Set the bit of the CPU that had to drop. CPUs count from 1 here; 0: it is not known."""
     view = situation.tunables.get(FLOW_LIMIT)
-    if not cpu_number or view is None or not view.adopted:
+    if view is None or not view.adopted or not 0 < cpu_number <= view.cap[0].bit_length():
         return
     mask = view.current[0] | 1 << cpu_number - 1
     if mask != view.current[0] and situation.now_ns >= state.flow_limit_paused_until_ns:

@@ -49,7 +49,6 @@ class RouteTable(Policy[RouteTableState]):
             evidence.settle_quiet(state.evidence)
         elif outcome.status is Status.APPLIED:
             evidence.record_decay(state.evidence, now_ns=situation.now_ns)
-            state.at_cap = False
         elif proposal.scenario == IDLE:
             state.evidence.near_ns = situation.now_ns
         elif outcome.status is Status.OBSERVED:
@@ -90,7 +89,8 @@ def _grow(
     if new > max(current, state.observed):
         numbers = {**event.numbers, "need": need, "suppressed": event.suppressed}
         decision.proposals.append(situation.propose(MAX_SIZE, (new,), NEAR, numbers))
-    elif cap <= current and not state.at_cap:
+    elif cap <= current and not state.at_cap and not _is_grown(view):
+        # Of a growth that came to the cap the supervisor has told already.
         state.at_cap = True
         text = f"{current} is as far as it may go; {need} would be needed for {event['entries']} entries"
         decision.notes.append(situation.note(MAX_SIZE, NEAR, text))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Sockets that the largest allowed buffer holds back: receivers through tcp_rcv_space_adjust,
- * senders through the per-RTT callback of sockops. Neither follows every segment. On the way: the
- * memory that all TCP sockets hold together, and handshakes that pile up at listeners.
+ * senders through the per-RTT callback of sockops or, without cgroups, a sample of the segments
+ * that come in. On the way: the memory that all TCP sockets hold together, and handshakes that pile
+ * up at listeners.
  */
 #include "bpftune.h"
 
@@ -67,7 +68,7 @@ BPF_TABLE("lru_hash", u64, u64, short_of_memory, 4096);
 /* Handshakes that a namespace's listeners began since a moment at most HANDSHAKE_NS ago. */
 struct handshakes {
 	u64 since_ns;
-	u32 unfinished;
+	s32 unfinished;
 	u32 pad;
 };
 
@@ -191,10 +192,14 @@ PROBE(exceed, struct sock *sk)
 	return 0;
 }
 
-/* When many sockets that held memory go, the last of them sees the end of the shortage. */
-PROBE(close, struct sock *sk, int state)
+/*
+ * A connection is made, or a socket closed: when many that held memory go, the last of them sees
+ * the end of the shortage.
+ */
+PROBE(state, struct sock *sk, int state)
 {
-	if (state == BPF_TCP_CLOSE && READ_BITS(sk, sk_protocol) == IPPROTO_TCP)
+	if ((state == BPF_TCP_ESTABLISHED || state == BPF_TCP_CLOSE) &&
+	    READ_BITS(sk, sk_protocol) == IPPROTO_TCP)
 		look_at_memory(sk, READ(sk, __sk_common.skc_net.net));
 	return 0;
 }
@@ -270,14 +275,19 @@ static __always_inline void finish_handshake(struct sock *sk, struct net *net)
 {
 	u64 cookie = READ(net, net_cookie);
 	struct handshakes *handshakes = begun.lookup(&cookie);
-	u32 unfinished;
+	s32 unfinished;
 
-	if (!handshakes || !handshakes->unfinished)
+	if (!handshakes)
 		return;
+	/* Below 0 when two CPUs finish the last one, or one from before since_ns. */
 	unfinished = handshakes->unfinished;
+	if (unfinished <= 0)
+		return;
 	__sync_fetch_and_add(&handshakes->unfinished, -1);
+	/* A socket has what listen(2) allowed from its listener. */
 	if (!READ(net, ipv4.sysctl_tcp_syncookies) && near_full(unfinished, backlog_limit(net)))
-		tell_queue_full(sk, net, unfinished, backlog_limit(net), 0);
+		tell_queue_full(sk, net, unfinished, backlog_limit(net),
+				READ(sk, sk_max_ack_backlog));
 }
 
 /*
@@ -395,8 +405,8 @@ PROBE_CTX(send, struct bpf_sock_ops *ctx)
 		return 1;
 	sk = (struct sock *)tp;
 	net = READ(sk, __sk_common.skc_net.net);
-	look_at_memory(sk, net);
 	if (op == BPF_SOCK_OPS_RTT_CB) {
+		look_at_memory(sk, net);
 		look_at_sender(tp, sk, net);
 		return 1;
 	}
@@ -407,28 +417,29 @@ PROBE_CTX(send, struct bpf_sock_ops *ctx)
 }
 
 /*
- * Connections that were there before us ask for the callback late. The iterator hands over each
- * socket locked; other users of the flags keep theirs.
+ * In place of the callback where there are no cgroups: a segment of an established connection came
+ * in and is not processed yet; nearly always it acknowledges something. Runs with the socket
+ * locked.
  */
-#ifdef HAVE_tcp_sock__bpf_sock_ops_cb_flags
-#define SOL_TCP 6
-#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008
-
-PROBE_CTX(adopt, struct bpf_iter__tcp *ctx)
+PROBE(segment, struct sock *sk)
 {
-	struct sock_common *skc = ctx->sk_common;
-	struct tcp_sock *tp = skc ? TCP_SOCK(skc) : NULL;
-	int flags;
+	struct tcp_sock *tp;
+	struct net *net;
 
-	if (!tp || READ(skc, skc_state) != BPF_TCP_ESTABLISHED)
+	if (!sampled(send))
 		return 0;
-	flags = READ(tp, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_RTT_CB_FLAG;
-	bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+	tp = TCP_SOCK(sk);
+	if (!tp)
+		return 0;
+	net = READ(sk, __sk_common.skc_net.net);
+	look_at_memory(sk, net);
+	look_at_sender(tp, sk, net);
 	return 0;
 }
-#else
+
+/* Connections that were there before us ask for the callback late. */
 PROBE_CTX(adopt, struct bpf_iter__tcp *ctx)
 {
+	request_callbacks(ctx, BPF_SOCK_OPS_RTT_CB_FLAG);
 	return 0;
 }
-#endif

@@ -42,9 +42,17 @@ ALGORITHMS = (
 PATHS_SHOWN = 20
 """The busiest ones; a machine may know hundreds."""
 
+REMOTES_NAMED = 10
+NAMED_NS = 3_600_000_000_000
+"""So many remotes have lines of their own in the log of a namespace, for so long. A server on the internet
+always has some that lose packets."""
+
 
 class TcpConnState(msgspec.Struct):
-    """Nothing: what is learned stays in the kernel, where it is used."""
+    """What is learned stays in the kernel, where it is used. These are the remotes that the log names."""
+
+    named: list[str] = []
+    named_since_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +78,7 @@ class TcpConn(Policy[TcpConnState]):
         reason = situation.declaration.scenarios_by_id[event.scenario].reason
         text = (
             f"Due to {reason} {verb} {CONGESTION_CONTROL} from ({event.text('old') or 'other'}) -> (bbr)"
-            f" for remote {_address(event['family'], event.vectors['remote'])}"
+            f" for {_remote(event, situation.now_ns, state)}"
         )
         note = situation.note(CONGESTION_CONTROL, event.scenario, text, acts=event["connections"])
         return Decision(notes=[note])
@@ -78,6 +86,18 @@ class TcpConn(Policy[TcpConnState]):
     def map_tables(self, maps: Mapping[str, Sequence[Row]], namespaces: Mapping[int, Netns]) -> list[Table]:
         rows = sorted(maps["paths"], key=lambda row: -row["connections"])
         return [_totals(rows), _paths(rows, namespaces)]
+
+
+def _remote(event: Event, now_ns: int, state: TcpConnState) -> str:
+    """All beyond those that are named read the same, so that the log folds them."""
+    address = _address(event["family"], event.vectors["remote"])
+    if now_ns - state.named_since_ns > NAMED_NS:
+        state.named, state.named_since_ns = [], now_ns
+    if address not in state.named:
+        if len(state.named) == REMOTES_NAMED:
+            return "further remotes"
+        state.named.append(address)
+    return f"remote {address}"
 
 
 def uses(row: Row) -> Iterator[Use]:

@@ -8,10 +8,8 @@
 
 #define AF_INET 2
 #define AF_INET6 10
-#define SOL_TCP 6
 #define TCP_CONGESTION 13
 #define TCP_THIN_LINEAR_TIMEOUTS 16
-#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008
 
 /* include/uapi/linux/ipv6_route.h */
 #define RTF_GATEWAY 0x0002
@@ -682,29 +680,9 @@ PROBE_CTX(connection, struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-/*
- * Connections that were there before us ask for the callbacks late. The iterator hands over each
- * socket locked; other users of the flags keep theirs.
- */
-#ifdef HAVE_tcp_sock__bpf_sock_ops_cb_flags
+/* Connections that were there before us ask for the callbacks late. */
 PROBE_CTX(adopt, struct bpf_iter__tcp *ctx)
 {
-	struct sock_common *skc = ctx->sk_common;
-	struct tcp_sock *tp = skc ? TCP_SOCK(skc) : NULL;
-	int flags;
-
-	if (!tp)
-		return 0;
-	if (READ(skc, skc_state) != BPF_TCP_ESTABLISHED &&
-	    READ(skc, skc_state) != BPF_TCP_CLOSE_WAIT)
-		return 0;
-	flags = READ(tp, bpf_sock_ops_cb_flags) | CALLBACKS;
-	bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+	request_callbacks(ctx, CALLBACKS);
 	return 0;
 }
-#else
-PROBE_CTX(adopt, struct bpf_iter__tcp *ctx)
-{
-	return 0;
-}
-#endif

@@ -211,11 +211,11 @@ def _tell_of_older_sockets(turn: Turn, account: Account) -> None:
         account.told_ns = turn.state.evidence.changed_ns
         turn.note(
             turn.limit.short,
-            f"sockets made before {turn.limit.tunable} became {turn.view.current[0]} still lose datagrams:"
+            f"sockets made before it became {turn.view.current[0]} still lose datagrams:"
             " they keep their buffers until their application opens them again",
         )
 
 
 def _numbers(event: Event, **more: Number) -> dict[str, Number]:
-    lost = event["drops"] / (event["drops"] + event["received"])
+    lost = event["drops"] / max(1, event["drops"] + event["received"])
     return {**event.numbers, **more, "lost_share": round(lost, 4), "suppressed": event.suppressed}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.record import Event, RecordDecoder, unpack_header
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ import pytest
 from bpftune.bpf.btf import COMPOSITE, Btf, Kind, read_vmlinux
 from bpftune.bpf.builder import compile_in_child
 from bpftune.bpf.unit import Flavour, Object, Unit
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from tests.kernel.bpf.rig import ROOT
 
 FOLDERS = sorted(

@@ -20,7 +20,7 @@ HOLDER = f"""
 import signal, sys
 from pathlib import Path
 from bpftune.bpf.runtime import Bpf, ProbeSource
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 folders = [Path({str(WATCH_SYSCTL)!r}), Path({str(WATCH_NETNS)!r})]
 sources = [ProbeSource(declaration=load_declaration(folder), folder=folder) for folder in folders]
 bpf = Bpf(cache_dir=Path(sys.argv[1]), shift=2, log=print)

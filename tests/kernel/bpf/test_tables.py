@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.record import decode_row
 from tests.kernel import namespaces
 from tests.kernel.bpf.rig import make_tuner, opened, read_source

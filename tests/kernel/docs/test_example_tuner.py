@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.record import Event, RecordDecoder
 from tests.kernel.namespaces import Namespace
 

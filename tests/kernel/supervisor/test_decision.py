@@ -91,7 +91,7 @@ class Machine:
     def changed(self, change: Change, tunable: Tunable) -> None:
         self.changes.append(change)
 
-    def cap_reached(self, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
+    def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
         pass
 
     def turned_off(self, tuner: str, override: object, writer: object) -> None:

@@ -2,11 +2,11 @@
 """UDP bursts and a reader of limited speed, as a program for any Python.
 
     datagrams.py receive ADDRESS PORT PER_SECOND [--rcvbuf BYTES] [--force] [--reopen-ms MS]
-    datagrams.py send ADDRESS PORT COUNT EVERY_MS
+    datagrams.py send ADDRESS PORT COUNT EVERY_MS [--bytes BYTES]
 
 The receiver prints "listening" and reads at most PER_SECOND datagrams per second; with --reopen-ms it
 opens its socket anew that often. --rcvbuf asks for a buffer size, --force as an administrator may. The
-sender sends COUNT datagrams every EVERY_MS. Both run until they are killed.
+sender sends COUNT datagrams of BYTES every EVERY_MS. Both run until they are killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import contextlib
 import socket
 import time
 
-PAYLOAD = bytes(1000)
+PAYLOAD_BYTES = 1000
 SO_RCVBUFFORCE = 33
 CHUNK = 20
 """Datagrams between two looks at the clock."""
@@ -52,20 +52,21 @@ def read_until(receiver: socket.socket, per_second: int, end: float) -> None:
         start = time.monotonic()
         try:
             for _ in range(CHUNK):
-                receiver.recv(len(PAYLOAD))
+                receiver.recv(PAYLOAD_BYTES)
         except TimeoutError:
             continue
         time.sleep(max(0.0, start + CHUNK / per_second - time.monotonic()))
 
 
 def send(given: argparse.Namespace) -> None:
+    payload = bytes(given.bytes)
     with socket.socket(family_of(given.address), socket.SOCK_DGRAM) as sender:
         sender.connect((given.address, given.port))
         while True:
             start = time.monotonic()
             for _ in range(given.count):
                 with contextlib.suppress(ConnectionRefusedError):  # it is opening its socket anew
-                    sender.send(PAYLOAD)
+                    sender.send(payload)
             time.sleep(max(0.0, start + given.every_ms / 1000 - time.monotonic()))
 
 
@@ -82,6 +83,7 @@ def main() -> None:
     receiver.add_argument("--reopen-ms", type=float, default=float("inf"))
     sender.add_argument("count", type=int)
     sender.add_argument("every_ms", type=int)
+    sender.add_argument("--bytes", type=int, default=PAYLOAD_BYTES)
     given = parser.parse_args()
     receive(given) if given.command == "receive" else send(given)
 

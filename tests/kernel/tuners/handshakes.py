@@ -5,21 +5,53 @@ handshakes.py listen ADDRESS PORT BACKLOG       accepts and closes
 handshakes.py connect ADDRESS PORT COUNT        so many at once, again and again, and finishes them
 handshakes.py syns ADDRESS PORT PER_SECOND      from addresses in 10.99/16 that never answer
 handshakes.py acks ADDRESS PORT PER_SECOND      from there too, for connections that there never were
+
+Kernel tests call `running()` and `listening()`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import selectors
 import socket
 import struct
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from tests.kernel.namespaces import Namespace, Pair
+
+PYTHON = "/usr/bin/python3"
+PORT = 7100
+ROOMY = 4096
+"""A listen(2) limit that nothing here reaches."""
 SYN, ACK = 0x02, 0x10
 CONNECTED_WITHIN_S = 8
 FORGED = (10 << 24) + (99 << 16)
+
+
+@contextlib.contextmanager
+def running(where: Namespace, mode: str, address: str, number: int) -> Iterator[subprocess.Popen[str]]:
+    command = where.command(PYTHON, __file__, mode, address, str(PORT), str(number))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def listening(where: Pair, backlog: int) -> Iterator[None]:
+    """In b; what has a forged source is answered to a, which has no use for it."""
+    where.b.run("ip", "route", "add", "10.99.0.0/16", "via", where.a_ipv4)
+    with running(where.b, "listen", where.b_ipv4, backlog) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        yield
 
 
 def listen(address: str, port: int, backlog: int) -> None:

@@ -3,17 +3,39 @@
 
     stuck.py ADDRESS PORT COUNT
 
-Opens one after another, prints "stuck" when all are full, and holds them until it is killed.
+Opens one after another, prints "stuck" when all are full, and holds them until it is killed. Kernel tests
+call `stuck()`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from tests.kernel.namespaces import Namespace
+
+PYTHON = "/usr/bin/python3"
+PORT = 7000
 CHUNK = bytes(1 << 16)
+
+
+@contextlib.contextmanager
+def stuck(where: Namespace, connections: int) -> Iterator[None]:
+    """Connections that hold all the memory that they get."""
+    command = where.command(PYTHON, __file__, "127.0.0.1", str(PORT), str(connections))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "stuck\n"
+            yield
+        finally:
+            process.kill()
 
 
 def fill(connection: socket.socket) -> None:

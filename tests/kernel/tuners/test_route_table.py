@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bpftune.ipc.declaration import Declaration, Scope, load_declaration
+from bpftune.ipc.declaration import Declaration, Scope
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import Netns, Proposal, TunableView
 from bpftune.ipc.record import Event
 from bpftune.supervisor.applicability import inactive_reason, read_default

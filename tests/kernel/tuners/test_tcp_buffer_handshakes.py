@@ -3,49 +3,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.namespaces import Namespace, Pair, sysctl_path
-from tests.kernel.traffic import PYTHON
+from tests.kernel.tuners.handshakes import ROOMY, listening, running
 from tests.requirements import require
 
 BACKLOG = "net.ipv4.tcp_max_syn_backlog"
 COOKIES = "net.ipv4.tcp_syncookies"
-PROGRAM = str(Path(__file__).with_name("handshakes.py"))
-PORT = 7100
-ROOMY = 4096
-"""A listen(2) limit that nothing here reaches."""
 
 
 @pytest.fixture(autouse=True)
 def cookies_are_built_in() -> None:
     require(sysctl_path(COOKIES).exists(), "needs a kernel with SYN cookies")
-
-
-@contextlib.contextmanager
-def running(where: Namespace, mode: str, address: str, number: int) -> Iterator[subprocess.Popen[str]]:
-    command = where.command(PYTHON, PROGRAM, mode, address, str(PORT), str(number))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def listening(where: Pair, backlog: int) -> Iterator[None]:
-    """In b; what has a forged source is answered to a, which has no use for it."""
-    where.b.run("ip", "route", "add", "10.99.0.0/16", "via", where.a_ipv4)
-    with running(where.b, "listen", where.b_ipv4, backlog) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "listening\n"
-        yield
 
 
 def counted(where: Namespace, name: str) -> int:

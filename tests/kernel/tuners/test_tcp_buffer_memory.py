@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +14,21 @@ from tests.kernel import sysctl_guard, traffic
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
+from tests.kernel.tuners.handshakes import ROOMY, listening, running
+from tests.kernel.tuners.stuck import stuck
 from tests.requirements import require
 from tests.waiting import wait_for
 
 TCP_MEM = "net.ipv4.tcp_mem"
 LARGE_PAGES = "net.core.high_order_alloc_disable"
-RMEM = "net.ipv4.tcp_rmem"
+RMEM, WMEM = "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"
+COOKIES = "net.ipv4.tcp_syncookies"
 METRICS = "net.ipv4.tcp_no_metrics_save"
 SSTHRESH = "net.ipv4.tcp_no_ssthresh_metrics_save"
-STUCK = str(Path(__file__).with_name("stuck.py"))
-PORT = 7000
 LOW = (4096, 6144, 12288)
 """Pages. A stuck connection takes a thousand of them."""
+SCARCE = (1024, 1536, 3072)
+"""Where buffers are small, it takes less than a hundred."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +40,6 @@ def limits() -> Iterator[None]:
     sysctl_path(LARGE_PAGES).write_text("0")
     yield
     sysctl_guard.restore(before)
-
-
-@contextlib.contextmanager
-def stuck(where: Namespace, connections: int) -> Iterator[None]:
-    """Connections that hold all the memory that they get."""
-    command = where.command(traffic.PYTHON, STUCK, "127.0.0.1", str(PORT), str(connections))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "stuck\n"
-            yield
-        finally:
-            process.kill()
 
 
 def tcp_mem() -> tuple[int, ...]:
@@ -95,7 +83,9 @@ def tcp_mem_is_the_administrators() -> Iterator[None]:
     """Left alone by bpftune, so that it is at its cap wherever that is."""
     settings = Path("/run/sysctl.d/99-bpftune-test.conf")
     settings.parent.mkdir(exist_ok=True)
-    settings.write_text(f"{TCP_MEM} = {' '.join(map(str, LOW))}\n")
+    scarce = " ".join(map(str, SCARCE))
+    settings.write_text(f"{TCP_MEM} = {scarce}\n")
+    sysctl_path(TCP_MEM).write_text(scarce)
     yield
     settings.unlink()
 
@@ -104,16 +94,20 @@ def test_where_there_is_no_more_buffers_give_way_and_switches_save(
     distant: Pair, tcp_mem_is_the_administrators: None, start_daemon: StartDaemon
 ) -> None:
     distant.b.write_sysctl(RMEM, "4096 131072 131072")
+    distant.b.write_sysctl(WMEM, "4096 16384 65536")
     distant.b.write_sysctl(METRICS, "1")
     distant.b.write_sysctl(SSTHRESH, "0")
     daemon = start_daemon("--allow", "tcp_buffer")
-    raised = raise_rmem(distant, daemon)
+    raise_rmem_and_wmem(distant, daemon)
+    raised = largest(distant.b, RMEM), largest(distant.b, WMEM)
 
-    with stuck(distant.b, 20):
+    with stuck(distant.b, 60):
         daemon.wait_line(rf"change {re.escape(SSTHRESH)} from \(0\) -> \(1\) in netns '{distant.b.name}'")
         daemon.wait_line(rf"change {re.escape(LARGE_PAGES)} from \(0\) -> \(1\)")
-        wait_for(lambda: rmem_max(distant.b) < raised, 5, "the receive buffer limit comes down")
-        assert rmem_max(distant.b) >= 131072
+        wait_for(lambda: largest(distant.b, RMEM) < raised[0], 5, "the receive buffer limit comes down")
+        wait_for(lambda: largest(distant.b, WMEM) < raised[1], 5, "the send buffer limit comes down")
+        assert largest(distant.b, RMEM) >= 131072
+        assert largest(distant.b, WMEM) >= 65536
         assert (read_sysctl(LARGE_PAGES), distant.b.read_sysctl(SSTHRESH)) == ("1", "1")
 
     wait_for(
@@ -122,15 +116,30 @@ def test_where_there_is_no_more_buffers_give_way_and_switches_save(
         "what was switched on is switched off",
     )
     assert distant.b.read_sysctl(METRICS) == "1", "the administrator's own"
-    assert tcp_mem() == LOW
+    assert tcp_mem() == SCARCE
+    assert not any(METRICS in line for line in daemon.lines)
 
 
-def raise_rmem(path: Pair, daemon: Daemon) -> int:
-    """Traffic that needs a larger receive buffer; the limit that it was given."""
+def test_cookies_stand_in_for_memory_that_is_short(
+    veth: Pair, tcp_mem_is_the_administrators: None, start_daemon: StartDaemon
+) -> None:
+    require(sysctl_path(COOKIES).exists(), "needs a kernel with SYN cookies")
+    veth.b.write_sysctl(COOKIES, "0")
+    veth.b.write_sysctl("net.ipv4.tcp_max_syn_backlog", "512")
+    daemon = start_daemon("--allow", "tcp_buffer")
+    with stuck(veth.b, 20), listening(veth, ROOMY), running(veth.a, "syns", veth.b_ipv4, 2000):
+        daemon.wait_line(
+            rf"change {re.escape(COOKIES)} from \(0\) -> \(1\) in netns '{veth.b.name}'", timeout_s=20
+        )
+
+
+def raise_rmem_and_wmem(path: Pair, daemon: Daemon) -> None:
+    """Traffic in both directions that needs larger buffers in b."""
     with traffic.receiver(path.b, path.b_ipv4) as to, traffic.sending(path.a, to, seconds=20):
         daemon.wait_line(r"change net\.ipv4\.tcp_rmem")
-    return rmem_max(path.b)
+    with traffic.receiver(path.a, path.a_ipv4) as to, traffic.sending(path.b, to, seconds=20):
+        daemon.wait_line(r"change net\.ipv4\.tcp_wmem")
 
 
-def rmem_max(where: Namespace) -> int:
-    return int(where.read_sysctl(RMEM).split()[2])
+def largest(where: Namespace, key: str) -> int:
+    return int(where.read_sysctl(key).split()[2])

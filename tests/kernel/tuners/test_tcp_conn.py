@@ -220,9 +220,10 @@ def test_paths_are_learned_per_gateway(
     assert any(row["path"] == prefix and row["count"] >= 3 for row in paths(daemon, clean.a.name))
     assert rows.keys() >= candidates
     chosen = firsts[3 + len(candidates) - 1 :]
+    # Which is best may change here, where none of them is bad.
+    chosen_for_cost = sum(row["greedy %"] * row["count"] / 100 for row in rows.values())
+    assert 0.7 * len(chosen) < chosen_for_cost <= len(chosen) + 0.1
     favourite = max(rows.values(), key=lambda row: row["greedy %"] * row["count"])
-    assert favourite["greedy %"] > 50
-    assert chosen.count(favourite["algorithm"]) > len(chosen) / 2
     assert 19 < favourite["min RTT ms"] < 60
     assert 1 < favourite["max Mbit/s"] < 100
 

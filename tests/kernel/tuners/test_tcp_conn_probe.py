@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.record import Row, decode_row
 from tests.kernel import namespaces
 from tests.kernel.bpf.rig import ROOT, Rig, opened

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.kernel import sysctl_guard
@@ -16,6 +17,7 @@ from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
 from tests.kernel.traffic import PYTHON
+from tests.requirements import require
 from tests.waiting import wait_for
 
 RMEM_MAX = "net.core.rmem_max"
@@ -25,6 +27,9 @@ UDP_MEM = "net.ipv4.udp_mem"
 PROGRAM = str(Path(__file__).with_name("datagrams.py"))
 PORT = 5302
 SMALL_BYTES = 40_000
+
+CAP_BYTES = 256 << 20
+NEAR_CAP_BYTES = CAP_BYTES - (4 << 20)
 
 BURST = 600
 BURST_EVERY_MS = 200
@@ -129,6 +134,27 @@ def test_buffers_of_the_largest_size_allowed_count_for_rmem_max(
 
     assert limit(RMEM_MAX) > BURST * 1000 // 2, "the kernel doubles what is asked for"
     assert limit(RMEM_DEFAULT) == rmem_default
+
+
+def test_no_buffer_grows_beyond_the_cap(netns: Namespace, start_daemon: StartDaemon) -> None:
+    """Datagrams as large as loopback takes fill a buffer of 256 MiB within a second or so."""
+    require(psutil.virtual_memory().available > 4 * CAP_BYTES, "needs 1 GiB of free memory")
+    write(RMEM_DEFAULT, NEAR_CAP_BYTES)
+    daemon = start_daemon("--allow", "udp_buffer")
+    receiving = ("receive", "127.0.0.1", str(PORT), "1000", "--reopen-ms", "2000")
+
+    with running(netns, *receiving) as receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "listening\n"
+        with running(netns, "send", "127.0.0.1", str(PORT), "10000", "1000", "--bytes", "60000"):
+            daemon.wait_line(rf"change {RMEM_DEFAULT} from \({NEAR_CAP_BYTES}\) -> \({CAP_BYTES}\)", 20)
+            daemon.wait_line(rf"{RMEM_DEFAULT} in global ns has reached its cap \({CAP_BYTES}\)")
+            events = daemon.tuner("udp_buffer")["events_in"]
+            wait_for(lambda: daemon.tuner("udp_buffer")["events_in"] > events + 2, 20, "losses at the cap")
+
+    assert limit(RMEM_DEFAULT) == CAP_BYTES
+    assert changes(daemon, "default_buffer_full") == 1
+    assert sum("its cap" in line or "as far as it may go" in line for line in daemon.lines) == 1
 
 
 def test_a_reader_that_is_too_slow_gets_no_more(veth: Pair, start_daemon: StartDaemon) -> None:

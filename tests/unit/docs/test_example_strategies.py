@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import Netns, TunableView
 from bpftune.ipc.record import Event
 from bpftune.tuners.base import Situation

@@ -59,8 +59,8 @@ class Listener:
     def changed(self, change: Change, tunable: Tunable) -> None:
         self.changes.append(change)
 
-    def cap_reached(self, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
-        self.capped.append((proposal.tunable, cap))
+    def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
+        self.capped.append((outcome.proposal.tunable, cap))
 
     def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:
         self.off.append((tuner, override, writer))

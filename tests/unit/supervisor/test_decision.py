@@ -97,6 +97,18 @@ def test_bounds_hold_and_the_cap_is_told_once(rig: DecisionRig) -> None:
     assert len(rig.listener.capped) == 2
 
 
+def test_the_cap_is_told_after_the_change_that_came_to_it(
+    rig: DecisionRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(rig.listener, "changed", lambda change, tunable: told.append("changed"))
+    monkeypatch.setattr(rig.listener, "cap_reached", lambda *arguments: told.append("cap reached"))
+    rig.grow(CAP, expected=5)
+    assert told == [], "a stale proposal reaches nothing"
+    rig.grow(CAP)
+    assert told == ["changed", "cap reached"]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(new=st.tuples(*[st.integers(-10, 1 << 33)] * 3), value=st.integers(-10, 10_000))
 def test_whatever_is_proposed_stays_within_bounds(

@@ -170,6 +170,23 @@ def test_later_changes_of_the_same_tunable(reopen: OPEN) -> None:
         ledger.change(99)
 
 
+def test_what_is_said_of_a_tunable_is_kept_with_its_newest_change(reopen: OPEN) -> None:
+    ledger = reopen()
+    first = applied(ledger, (1, 2, 3), (1, 2, 4))
+    second = applied(ledger, (1, 2, 4), (1, 2, 5))
+    refused = ledger.finish(
+        ledger.begin(intent((1, 2, 5), (1, 2, 6))), "failed", seen=(1, 2, 5), why="EINVAL"
+    )
+
+    ledger.remark(NETNS.cookie, RMEM.name, "growth slows")
+    ledger.remark(NETNS.cookie, RMEM.name, "growth stops")
+    ledger.remark(GLOBAL, RMEM.name, "elsewhere")
+
+    ledger = reopen()
+    assert [ledger.remark_on(change) for change in (first, second, refused)] == ["", "growth stops", "EINVAL"]
+    assert ledger.changes(2)[1].outcome == "applied"
+
+
 def test_a_forgotten_namespace_keeps_its_history(reopen: OPEN) -> None:
     ledger = reopen()
     applied(ledger, (1, 2, 3), (1, 2, 4))

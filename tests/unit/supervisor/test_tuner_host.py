@@ -54,18 +54,19 @@ class Lines:
 
 
 class Stage:
-    """Stands for the registry, the roster and the BPF layer."""
+    """Stands for the registry, the roster, the decisions and the BPF layer."""
 
     def __init__(self) -> None:
         folder = TunerFolder(path=Path("/x"), declaration=declaration(), fingerprint=())
         self.tuner = Tuner(folder=folder, equipper=cast("Any", None))
         self.lines = Lines()
         self.found = {b"12345678": b"abcdefgh"}
+        self.remarks: list[str] = []
         logger = Logger(self.lines, loop=Loop(), now_ns=lambda: 0)
         self.host = TunerHost(
             bpf=cast("Any", self),
             roster=cast("Any", {"painter": self.tuner}),
-            decisions=cast("Any", None),
+            decisions=cast("Any", self),
             counters=cast("Any", None),
             registry=cast("Any", self),
             announcer=Announcer(logger),
@@ -83,6 +84,9 @@ class Stage:
 
     def known(self) -> list[Netns]:
         return [HOME, BLUE]
+
+    def remark(self, note: Note) -> None:
+        self.remarks.append(note.text)
 
     def rows(self, tuner: str, map_name: str) -> dict[bytes, bytes]:
         assert (tuner, map_name) == ("painter", "colours")
@@ -118,6 +122,7 @@ def test_in_the_initial_namespace_the_line_does_not_say_where(stage: Stage) -> N
 def test_a_mere_note_counts_for_nothing(stage: Stage, tunable: str, acts: int) -> None:
     stage.note(tunable, acts=acts)
     assert stage.lines.texts == [f"{tunable} in netns 'blue': Painted"]
+    assert stage.remarks == ["Painted"]
     assert not stage.tuner.occurrences
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bpftune.ipc.declaration import Declaration, load_declaration
+from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value
 from bpftune.ipc.record import Event
 from bpftune.tuners.base import Decision, Policy, Situation

@@ -115,10 +115,16 @@ def test_idle_backlog_and_mask_go_back(kernel: FakeKernel) -> None:
 
 
 def test_a_mask_that_the_kernel_refuses_is_not_written_again_soon(kernel: FakeKernel) -> None:
-    kernel.caps[FLOW_LIMIT] = 0
+    kernel.status = Status.REFUSED
     for _ in range(100):
         drop(kernel, 5000)
     assert [proposal.tunable for proposal in kernel.proposals].count(FLOW_LIMIT) == 1
+
+
+def test_a_cpu_that_this_machine_cannot_have_is_in_no_mask(kernel: FakeKernel) -> None:
+    kernel.caps[FLOW_LIMIT] = 0b1111
+    drop(kernel, 5000, cpu=5)
+    assert value(kernel, FLOW_LIMIT) == 0
 
 
 def test_squeezes_raise_budget_and_time_together(kernel: FakeKernel) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpftune.ipc.declaration import load_declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import Status
 from bpftune.supervisor.applicability import inactive_reason
 from bpftune.tuners.evidence import IDLE_NS
@@ -55,7 +55,15 @@ def test_each_event_may_grow_it_further(kernel: FakeKernel) -> None:
     assert len(kernel.changes) == 4
 
 
-def test_the_cap_is_the_end_and_said_once(kernel: FakeKernel) -> None:
+def test_the_cap_is_the_end(kernel: FakeKernel) -> None:
+    for _ in range(5):
+        near(kernel, 2_000_000)
+    assert kernel.values[MAX_SIZE] == (CAP,)
+    assert kernel.notes == [], "the supervisor tells of a growth that came to the cap"
+
+
+def test_a_limit_that_was_at_the_cap_from_the_start_is_noted_once(kernel: FakeKernel) -> None:
+    kernel.values[MAX_SIZE] = kernel.originals[MAX_SIZE] = (CAP,)
     for _ in range(5):
         near(kernel, 2_000_000)
     assert kernel.values[MAX_SIZE] == (CAP,)

@@ -247,11 +247,19 @@ def test_a_refused_proposal_is_not_repeated_at_once(make_kernel: MakeKernel) -> 
     assert len(kernel.proposals) == 1
 
 
-def test_the_cap_is_noted_once(make_kernel: MakeKernel) -> None:
+def test_a_cap_that_growth_came_to_is_for_the_supervisor_to_tell(make_kernel: MakeKernel) -> None:
     kernel = make_kernel("tcp_buffer", TcpBuffer(), values(), cap=200_000)
     for _ in range(100):
         Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))
     assert kernel.values[RMEM][2] == 200_000
+    assert kernel.notes == []
+
+
+def test_a_cap_that_was_there_from_the_start_is_noted_once(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel("tcp_buffer", TcpBuffer(), values(), cap=values()[RMEM][2])
+    for _ in range(100):
+        Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))
+    assert kernel.values == values()
     assert len(kernel.notes) == 1
 
 

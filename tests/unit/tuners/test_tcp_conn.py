@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from bpftune.ipc.messages import Netns, Table
 from bpftune.ipc.record import Row
-from bpftune.tuners.tcp_conn.policy import ALGORITHMS, CONGESTION_CONTROL, PATHS_SHOWN, TcpConn, uses
+from bpftune.tuners.tcp_conn.policy import (
+    ALGORITHMS,
+    CONGESTION_CONTROL,
+    NAMED_NS,
+    PATHS_SHOWN,
+    REMOTES_NAMED,
+    TcpConn,
+    uses,
+)
 
 if TYPE_CHECKING:
     from tests.unit.tuners.conftest import FakeKernel
@@ -108,6 +116,26 @@ def test_equal_moves_read_the_same_so_that_the_log_can_fold_them(kernel: FakeKer
     moved(kernel, "192.0.2.1", connections=1)
     moved(kernel, "192.0.2.1", connections=300)
     assert kernel.notes[0].text == kernel.notes[1].text
+
+
+def test_many_remotes_do_not_fill_the_log(kernel: FakeKernel) -> None:
+    for number in range(1000):
+        moved(kernel, f"10.0.{number >> 8}.{number & 255}")
+        kernel.now_ns += 1_000_000_000
+    moved(kernel, "10.0.0.1")
+
+    assert len({note.text for note in kernel.notes}) == REMOTES_NAMED + 1
+    assert kernel.notes[REMOTES_NAMED].text.endswith("(bbr) for further remotes")
+    assert kernel.notes[-1].text.endswith("for remote 10.0.0.1")
+    assert sum(note.acts for note in kernel.notes) == 1001
+
+
+def test_other_remotes_are_named_after_a_while(kernel: FakeKernel) -> None:
+    for number in range(REMOTES_NAMED + 1):
+        moved(kernel, f"10.0.0.{number}")
+    kernel.now_ns += NAMED_NS
+    moved(kernel, "10.0.9.9")
+    assert kernel.notes[-1].text.endswith("for remote 10.0.9.9")
 
 
 def test_algorithms_are_numbered_alike_in_c_and_python() -> None:
