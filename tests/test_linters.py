@@ -14,7 +14,10 @@ from tests.requirements import require_command
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 FOLDERS = ("bpf", "ctl", "docs", "ipc", "supervisor", "tests", "tuners", "workers")
-SHELL_SCRIPTS = (".ci/run", "tools/setup", "tools/install", "tools/uninstall", "tools/demo")
+SHELL_SCRIPTS = (
+    *(".ci/run", "tools/setup", "tools/install", "tools/uninstall", "tools/demo"),
+    *("tests/vm/build-image", "tests/vm/guest/bpftune-vm", "tests/vm/guest/init"),
+)
 
 
 def test_ruff_format() -> None:

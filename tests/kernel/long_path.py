@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A path with a bandwidth and a round trip time between two namespaces, on kernels without netem.
 
-    long_path.py NETNS NETNS RTT_MS MBIT_PER_S
+    long_path.py NETNS NETNS RTT_MS MBIT_PER_S [LOSS]
 
 Carries packets between a TUN device in each namespace, both named path0, holds them back for half
 the round trip and lets no more through than the rate; what does not fit into the queue is dropped,
-as a router does. Prints "ready" when both devices exist and runs until it is killed. Kernel tests
-start it with `long_path()`, tools/demo as a program: standard library only.
+as a router does. The share LOSS (0..1) of all packets gets lost, at random, but with the same dice in
+every run. Prints "ready" when both devices exist and runs until it is killed. Kernel tests start it
+with `long_path()`, tools/demo as a program: standard library only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import select
 import struct
 import subprocess
@@ -38,16 +40,22 @@ QUEUED_PACKETS = 1000
 class Direction:
     """One way along the path: read from `source`, written to `sink` when due."""
 
-    def __init__(self, source: int, sink: int, *, delay_s: float, bytes_per_s: float) -> None:
+    def __init__(
+        self, source: int, sink: int, *, delay_s: float, bytes_per_s: float, loss: float, seed: int
+    ) -> None:
         self.source = source
         self._sink = sink
         self._delay_s = delay_s
         self._bytes_per_s = bytes_per_s
+        self._loss = loss
+        self._random = random.Random(seed)
         self._free_at = 0.0
         self._queue: deque[tuple[float, bytes]] = deque()
 
     def take(self, now: float) -> None:
         packet = os.read(self.source, PACKET_BYTES)
+        if self._loss and self._random.random() < self._loss:
+            return
         if len(self._queue) < QUEUED_PACKETS + self._delay_s * self._bytes_per_s / 1500:
             self._free_at = max(now, self._free_at) + len(packet) / self._bytes_per_s
             self._queue.append((self._free_at + self._delay_s, packet))
@@ -88,9 +96,9 @@ def open_device(netns: str) -> int:
 
 
 @contextlib.contextmanager
-def long_path(a: str, b: str, *, rtt_ms: float, mbit_per_s: float) -> Iterator[None]:
+def long_path(a: str, b: str, *, rtt_ms: float, mbit_per_s: float, loss: float = 0) -> Iterator[None]:
     """path0 exists in the namespaces named `a` and `b` inside the block; addresses are the caller's."""
-    argv = [PYTHON, __file__, a, b, str(rtt_ms), str(mbit_per_s)]
+    argv = [PYTHON, __file__, a, b, str(rtt_ms), str(mbit_per_s), str(loss)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
@@ -100,14 +108,21 @@ def long_path(a: str, b: str, *, rtt_ms: float, mbit_per_s: float) -> Iterator[N
             process.kill()
 
 
-def main(a: str, b: str, rtt_ms: str, mbit_per_s: str) -> None:
+def main(a: str, b: str, rtt_ms: str, mbit_per_s: str, loss: str = "0") -> None:
     ends = open_device(a), open_device(b)
     print("ready", flush=True)
     delay_s, bytes_per_s = float(rtt_ms) / 2000, float(mbit_per_s) * 125_000
     carry(
         [
-            Direction(ends[0], ends[1], delay_s=delay_s, bytes_per_s=bytes_per_s),
-            Direction(ends[1], ends[0], delay_s=delay_s, bytes_per_s=bytes_per_s),
+            Direction(
+                ends[seed],
+                ends[1 - seed],
+                delay_s=delay_s,
+                bytes_per_s=bytes_per_s,
+                loss=float(loss),
+                seed=seed,
+            )
+            for seed in (0, 1)
         ]
     )
 

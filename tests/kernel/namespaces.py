@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel.long_path import DEVICE, long_path
+from tests.kernel.long_path import DEVICE
+from tests.kernel.paths import long_path
 
 RUN_NETNS = Path("/run/netns")
 PROC_SYS = Path("/proc/sys")
 CLONE_NEWNET = 0x40000000
+SO_NETNS_COOKIE = 71
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -124,23 +127,23 @@ def pair() -> Iterator[Pair]:
 
 
 @contextlib.contextmanager
-def distant_pair(*, rtt_ms: float = 40, mbit_per_s: float = 100) -> Iterator[Pair]:
-    """The same, but with a path of that round trip time and rate in between (long_path.py)."""
+def distant_pair(*, rtt_ms: float = 40, mbit_per_s: float = 100, loss: float = 0) -> Iterator[Pair]:
+    """The same, but with a path of that round trip time, rate and loss (0..1) in between (long_path.py)."""
     with (
         _two(device=DEVICE) as made,
-        long_path(made.a.name, made.b.name, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s),
+        long_path(made.a.name, made.b.name, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s, loss=loss),
     ):
         _configure(made)
         yield made
 
 
 @contextlib.contextmanager
-def distant_from_initial(*, rtt_ms: float = 40, mbit_per_s: float = 100) -> Iterator[Pair]:
+def distant_from_initial(*, rtt_ms: float = 40, mbit_per_s: float = 100, loss: float = 0) -> Iterator[Pair]:
     """The same with the initial namespace as `b`; its end of the path goes with the block."""
     here = f"/proc/{os.getpid()}/ns/net"
     with (
         namespace("a") as a,
-        long_path(a.name, here, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s),
+        long_path(a.name, here, rtt_ms=rtt_ms, mbit_per_s=mbit_per_s, loss=loss),
     ):
         made = _joined(a, INITIAL, device=DEVICE)
         _configure(made)
@@ -163,9 +166,16 @@ def _configure(pair: Pair) -> None:
     ends = ((pair.a, pair.a_ipv4, pair.a_ipv6), (pair.b, pair.b_ipv4, pair.b_ipv6))
     for end, ipv4, ipv6 in ends:
         end.run("ip", "address", "add", f"{ipv4}/24", "dev", device)
-        # Without nodad the address is unusable for the second that duplicate detection takes.
-        end.run("ip", "address", "add", f"{ipv6}/64", "dev", device, "nodad")
+        if sysctl_path("net.ipv6").exists():
+            # Without nodad the address is unusable for the second that duplicate detection takes.
+            end.run("ip", "address", "add", f"{ipv6}/64", "dev", device, "nodad")
         end.run("ip", "link", "set", device, "up")
+
+
+def cookie(netns: Namespace) -> int:
+    """What the kernel calls it, never used twice."""
+    with netns.entered(), socket.socket() as probe:
+        return int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
 
 def sysctl_path(key: str) -> Path:

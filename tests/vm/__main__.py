@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make test-vm`: the kernel tests and the service tests on a distribution's kernel, and their report.
+
+    python -m tests.vm [--suite bookworm|trixie] [--lockdown confidentiality] [-- PYTEST ARGUMENTS]
+
+Exit code 0 when nothing failed. The machines' results stay in build/vm/<suite>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.vm import jobs
+from tests.vm.campaign import ROOT, pack_project, run_jobs
+from tests.vm.image import ready_image
+from tests.vm.report import tally
+
+
+def main() -> int:
+    options = _parse()
+    since = time.monotonic()
+    try:
+        image = ready_image(options.suite)
+    except subprocess.CalledProcessError:
+        return 1
+    share = _fresh(ROOT / "build" / "vm" / options.suite)
+    pack_project(share)
+    wanted = jobs.all_jobs(lockdown=options.lockdown, only=options.only, arguments=options.pytest)
+    done = run_jobs(image, wanted, share, _say)
+    title = f"Debian {options.suite}, Linux {image.kernel}" + (
+        f", lockdown={options.lockdown}" * bool(options.lockdown)
+    )
+    print(f"\n{title}")
+    tallies = [
+        tally(kind, [one for one in done if jobs.kind_of(one.job) == kind])
+        for kind in dict.fromkeys(jobs.kind_of(one.job) for one in done)
+    ]
+    for one in tallies:
+        print("\n".join(one.lines()))
+    print(f"  {time.monotonic() - since:.0f} s in all; journals and reports are in {share}")
+    return 1 if any(one.failed for one in tallies) else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description="Test under QEMU.")
+    parser.add_argument("--suite", default="bookworm", help="Debian release [bookworm]")
+    parser.add_argument("--lockdown", default="", choices=("", "integrity", "confidentiality"))
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="of the machines: kernel, service, boot, foreign"
+    )
+    parser.add_argument("pytest", nargs="*", help="passed to pytest")
+    return parser.parse_args()
+
+
+def _fresh(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _say(line: str) -> None:
+    print(f"test-vm: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
