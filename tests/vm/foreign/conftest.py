@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from tests.kernel.conftest import daemon_directory, distant, start_daemon
+from tests.kernel.conftest import compiled, daemon_directory, distant, machine_restored, start_daemon
 
-__all__ = ["daemon_directory", "distant", "start_daemon"]
+__all__ = ["compiled", "daemon_directory", "distant", "machine_restored", "start_daemon"]
