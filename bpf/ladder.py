@@ -36,7 +36,9 @@ class Footing:
     """None: no rung was accepted."""
     refused: dict[str, str]
     link_fd: int | None = None
-    """None for a poll rung, and when no rung was accepted."""
+    """None for a poll rung, when no rung was accepted, and while the probe is not attached."""
+    resting: bool = False
+    """Not attached at present."""
 
     @property
     def status(self) -> HookStatus:
@@ -45,6 +47,7 @@ class Footing:
             scenarios=self.probe.scenarios,
             hook=str(self.hook) if self.hook is not None else None,
             refused=self.refused,
+            resting=self.resting,
         )
 
     @property

@@ -84,6 +84,7 @@ def library() -> ct.CDLL:
         "bpf_map_lookup_elem": [ct.c_int, pointer, pointer],
         "bpf_map_update_elem": [ct.c_int, pointer, pointer, ct.c_uint64],
         "bpf_map_delete_elem": [ct.c_int, pointer],
+        "bpf_map_get_next_key": [ct.c_int, pointer, pointer],
         "bpf_prog_load": [ct.c_int, text, text, text, ct.c_size_t, pointer],
         "bpf_raw_tracepoint_open": [text, ct.c_int],
         "bpf_link_create": [ct.c_int, ct.c_int, ct.c_int, pointer],
@@ -158,6 +159,18 @@ def delete(map_fd: int, key: bytes) -> None:
     result = library().bpf_map_delete_elem(map_fd, key)
     if result < 0 and _errno(result) != errno.ENOENT:
         _checked(result)
+
+
+def keys(map_fd: int, key_size: int, *, most: int) -> list[bytes]:
+    """The keys of a hash map, `most` at most. One that is deleted meanwhile sends the kernel back to
+    the first, so some may come twice."""
+    found: list[bytes] = []
+    key = None
+    following = ct.create_string_buffer(key_size)
+    while len(found) < most and library().bpf_map_get_next_key(map_fd, key, following) == 0:
+        key = following.raw
+        found.append(key)
+    return found
 
 
 def load_program(*, name: str, program_type: int, attach_type: int, code: bytes, attach_btf_id: int) -> int:

@@ -8,7 +8,7 @@ ends, in whatever way, the kernel drops every program, map and link with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bpftune.bpf.unit import Flavour, Object, Unit
 from bpftune.ipc.control import HookStatus, ScenarioCounters
 from bpftune.ipc.declaration import Declaration, Poll
 from bpftune.ipc.errors import BpfError, CompileError
+from bpftune.ipc.messages import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Bpf:
         shift: int,
         log: Callable[[str], None],
         legacy: bool = False,
+        dry_run: bool = False,
         cgroup: Path | None = None,
         builder: Builder | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class Bpf:
         self._builder = builder or Builder(self._cache)
         self._legacy = legacy
         self._cgroup = cgroup
-        self._settings = Settings(shift=shift)
+        self._settings = Settings(shift=shift, dry_run=dry_run)
         self._maps = Maps()
         self._shared: SharedState | None = None
         self._ring: Ring | None = None
@@ -77,10 +79,13 @@ class Bpf:
                 failures[source.declaration.name] = error
         return failures
 
-    def attach(self, tuner: str) -> list[HookStatus]:
-        """Climb every probe's ladder. Idempotent."""
+    def attach(self, tuner: str, probes: Collection[str] | None = None) -> list[HookStatus]:
+        """Climb the ladders of `probes` (None: of all) and take out the others. Idempotent.
+
+        What is new is attached before anything is detached; no other tuner's link is touched.
+        """
         loaded = self._loaded(tuner)
-        loaded.attach_all()
+        loaded.attach_only(_names(loaded) if probes is None else probes)
         return loaded.hooks
 
     def detach(self, tuner: str) -> None:
@@ -95,10 +100,11 @@ class Bpf:
         loaded.close()
         del self._tuners[tuner]
 
-    def run_iterators(self, tuner: str) -> None:
-        """Run the tuner's iter programs over the current network namespace; `attach` did for the one
-        that it ran in."""
-        self._loaded(tuner).run_iterators()
+    def run_iterators(self, tuner: str, probes: Collection[str] | None = None) -> None:
+        """Run the attached iter programs of `probes` (None: of all) over the current network namespace;
+        `attach` did for the one that it ran in."""
+        loaded = self._loaded(tuner)
+        loaded.run_iterators(_names(loaded) if probes is None else probes)
 
     def hooks(self, tuner: str) -> list[HookStatus]:
         return self._loaded(tuner).hooks
@@ -122,6 +128,16 @@ class Bpf:
     def counters(self, tuner: str) -> list[ScenarioCounters]:
         return self._state.read_counters(self._loaded(tuner).declaration)
 
+    def rows(self, tuner: str, map_name: str) -> dict[bytes, bytes]:
+        """What a map that the tuner declares as a table holds now, by key."""
+        return self._loaded(tuner).rows(map_name)
+
+    def forget(self, netns_cookie: int, tuner: str) -> None:
+        """A namespace is gone, and with it everything noted for it in the kernel."""
+        self.set_off(netns_cookie, tuner, off=False)
+        self.set_changed(netns_cookie, tuner, changed=False)
+        self._loaded(tuner).forget(netns_cookie)
+
     def ring_dropped(self) -> int:
         """Events of all tuners lost because the ring buffer was full, since the start."""
         counted = [counters for tuner in self._tuners for counters in self.counters(tuner)]
@@ -134,6 +150,10 @@ class Bpf:
     def set_changed(self, netns_cookie: int, tuner: str, *, changed: bool) -> None:
         """Tell probes whether the tuner has changed something in that namespace."""
         self._mark("shared_changed", netns_cookie, tuner, present=changed)
+
+    def write_mirror(self, tuner: str, tunable: str, value: Value) -> None:
+        """Tell the tuner's probes the value of a tunable that it declares with `mirror`."""
+        self._loaded(tuner).write_mirror(tunable, value)
 
     def set_supervisor(self, pid: int) -> None:
         """Whose sysctl writes the watcher ignores: a pid of the initial pid namespace."""
@@ -202,3 +222,7 @@ class Bpf:
         if self._ring is None:
             raise BpfError("cannot read the ring buffer: no tuner is loaded")
         return self._ring
+
+
+def _names(loaded: TunerBpf) -> list[str]:
+    return [probe.name for probe in loaded.declaration.probes]

@@ -13,7 +13,7 @@ from bpftune.bpf.maps import Maps
 from bpftune.ipc.control import ScenarioCounters
 from bpftune.ipc.declaration import Declaration
 
-_SETTINGS = struct.Struct("=II")
+_SETTINGS = struct.Struct("=III4x")
 _PLACE = struct.Struct("=QII")
 _COUNTERS = struct.Struct("=QQQ")
 _SLOT = struct.Struct("=I")
@@ -24,6 +24,7 @@ _ZERO = _SLOT.pack(0)
 class Settings:
     shift: int
     supervisor_pid: int = 0
+    dry_run: bool = False
 
 
 class SharedState:
@@ -34,7 +35,7 @@ class SharedState:
         self._cpus = libbpf.possible_cpus()
 
     def write_settings(self, settings: Settings) -> None:
-        value = _SETTINGS.pack(settings.shift, settings.supervisor_pid)
+        value = _SETTINGS.pack(settings.shift, settings.supervisor_pid, settings.dry_run)
         libbpf.update(self._maps["shared_settings"], _ZERO, value)
 
     def write_mark(self, map_name: str, tuner_id: int, netns_cookie: int, *, present: bool) -> None:

@@ -51,7 +51,15 @@ from bpftune.bpf.entries import Body, entry_function, entry_name, find_bodies, s
 from bpftune.bpf.registers import register_macros, register_structs
 from bpftune.bpf.rungs import flavour_of
 from bpftune.bpf.unit import Flavour, Unit
-from bpftune.ipc.declaration import PROBE_FILE, Declaration, Hook, Probe, Scenario
+from bpftune.ipc.declaration import (
+    PROBE_FILE,
+    Declaration,
+    EventField,
+    Hook,
+    MapTable,
+    Probe,
+    Scenario,
+)
 from bpftune.ipc.errors import CompileError
 
 HEADER_FILE = Path(__file__).parent / "include" / "bpftune.h"
@@ -133,6 +141,10 @@ def _head(declaration: Declaration, flavour: Flavour) -> str:
         "PROBE_COUNT": max(1, len(declaration.probes)),
         **{f"SCENARIO_{scenario.id}": i for i, scenario in enumerate(declaration.scenarios)},
         **{f"PROBE_SLOT_{probe.name}": i for i, probe in enumerate(declaration.probes)},
+        "MIRROR_COUNT": len(declaration.mirrored),
+        **{
+            f"MIRROR_{re.sub('[.-]', '_', tunable.name)}": i for i, tunable in enumerate(declaration.mirrored)
+        },
     }
     return "".join(f"#define {name} {number}\n" for name, number in numbers.items())
 
@@ -146,17 +158,29 @@ def _body(declaration: Declaration, text: str, folder: Path) -> str:
     name = f"{folder.name}/{PROBE_FILE}"
     header = HEADER_FILE.read_text()
     events = "".join(_event(scenario) for scenario in declaration.scenarios if scenario.event)
+    rows = "".join(_row(table) for table in declaration.tables)
     return (
         f'#line 1 "{name}"\n{text[: match.start()]}#line 1 "{HEADER_FILE.name}"\n{header}'
-        f'#line 1 "events"\n{events}#line {resume} "{name}"\n{text[match.end() :]}\n'
+        f'#line 1 "events"\n{events}#line 1 "tables"\n{rows}'
+        f'#line {resume} "{name}"\n{text[match.end() :]}\n'
     )
 
 
 def _event(scenario: Scenario) -> str:
-    fields = "".join(
-        f" {field.type} {field.name}{f'[{field.count}]' if field.count else ''};" for field in scenario.fields
+    return f"struct event_{scenario.id} {{ struct event_header header;{_members(scenario.fields)} }};\n"
+
+
+def _row(table: MapTable) -> str:
+    return "".join(
+        f"struct {table.map}_{part} {{{_members(fields)} }} __attribute__((aligned(8)));\n"
+        for part, fields in (("key", table.key_fields), ("value", table.value_fields))
     )
-    return f"struct event_{scenario.id} {{ struct event_header header;{fields} }};\n"
+
+
+def _members(fields: Iterable[EventField]) -> str:
+    return "".join(
+        f" {field.type} {field.name}{f'[{field.count}]' if field.count else ''};" for field in fields
+    )
 
 
 def _merge(*parts: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

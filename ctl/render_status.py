@@ -15,7 +15,7 @@ from bpftune.ctl.numbers import (
 )
 from bpftune.ctl.screen import Colour, Screen
 from bpftune.ctl.values import format_netns, format_where
-from bpftune.ipc.control import Override, StatusReply, TunerState, TunerStatus
+from bpftune.ipc.control import HookStatus, Override, StatusReply, StrategyStatus, TunerState, TunerStatus
 from bpftune.ipc.messages import GLOBAL
 from bpftune.ipc.text_table import Cell, format_columns
 
@@ -117,6 +117,7 @@ def _tuner(tuner: TunerStatus, screen: Screen) -> list[str]:
         *screen.field("events", _events(tuner)),
         *screen.field("changes", _changes(tuner, screen)),
         *_listed(screen, "latency", _latency(tuner)),
+        *_listed(screen, "strategies", [_strategy(strategy) for strategy in tuner.strategies]),
         *_listed(screen, "hooks", _hooks(tuner)),
         *_listed(screen, "in kernel", _counters(tuner)),
         *_listed(screen, "off", [_override(override, screen) for override in tuner.overrides]),
@@ -172,7 +173,19 @@ def _latency(tuner: TunerStatus) -> list[str]:
 
 
 def _hooks(tuner: TunerStatus) -> list[str]:
-    return [f"{status.probe}: {status.hook or 'none'}" for status in tuner.hooks]
+    return [f"{status.probe}: {_hook(status)}" for status in tuner.hooks]
+
+
+def _hook(status: HookStatus) -> str:
+    if status.hook is None:
+        return "none"
+    return f"{status.hook} (not attached)" if status.resting else status.hook
+
+
+def _strategy(strategy: StrategyStatus) -> str:
+    state = "active" if strategy.active else "rests"
+    value = "" if strategy.value is None else f", evaluated as {strategy.value:g}"
+    return f"{strategy.name}: {state}{value}. {strategy.description}"
 
 
 def _counters(tuner: TunerStatus) -> list[str]:

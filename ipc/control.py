@@ -121,6 +121,17 @@ class HookStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Better rungs and why the kernel refused them."""
     unused: str = ""
     """Why the probe would be of no use on this kernel; no rung is tried then."""
+    resting: bool = False
+    """Not attached at present: the strategy that uses it is not the active one, or the tuner is off."""
+
+
+class StrategyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    description: str
+    timeout_s: int
+    active: bool
+    value: float | None
+    """In the last evaluation; None: there was none yet."""
 
 
 class ScenarioCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +181,7 @@ class TunerStatus(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float | None
     write_latency_us: list[int] = []
     """From the event's BPF timestamp to its value written, the newest 256 changes."""
+    strategies: list[StrategyStatus] = []
 
 
 class NetnsChanges(msgspec.Struct, frozen=True, kw_only=True):

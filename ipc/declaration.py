@@ -65,6 +65,8 @@ class Tunable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the kernel's documentation calls each field, for log lines; empty: not named."""
     writer: Writer = Writer.SYSCTL
     format: Format = Format.INTEGERS
+    mirror: bool = False
+    """Probes may read the current value, with TUNABLE(); for what they cannot find in kernel memory."""
 
     def bounds(self, side: str) -> list[str]:
         """The formulas of "floor" or "cap", one per field."""
@@ -80,17 +82,23 @@ class EventField(msgspec.Struct, frozen=True):
     """0: a scalar; else the number of array elements."""
 
 
+NETNS_COOKIE = EventField("u64", "netns_cookie", 0)
+
+
 class Counter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A count that the kernel keeps per namespace, read there when an event of a scenario that names
     it is handed over. For evidence; what happens often enough to cost something is better counted by
     the kernel than by a probe.
 
-    `match` is a regular expression with one group, an integer; all matches are added up.
+    `match` is a regular expression with one group, an integer; all matches are added up. `column` stands
+    in for it in files like /proc/net/netstat, where kernels differ in what column a count is: "TcpExt
+    ListenDrops", the table and the column's head.
     """
 
     name: Identifier
     file: Annotated[str, msgspec.Meta(pattern=r"^/proc/net/[a-z0-9_/]+$")]
-    match: str
+    match: str = ""
+    column: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9]+ [A-Za-z0-9]+)?$")] = ""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +114,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
     counters: list[Identifier] = []
+    repeat_while_rising: list[Identifier] = []
+    """Some of `counters`: the last event is handed over again, a second later each time, until none of them
+    rises any more. For what goes on without another event."""
 
     @property
     def fields(self) -> list[EventField]:
@@ -159,9 +170,37 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def ladder(self) -> list[Hook]:
         return [parse_hook(text) for text in self.hooks]
 
+    @property
+    def iterates(self) -> bool:
+        """Whether it looks once at what is there, instead of waiting for something to happen."""
+        return any(hook.kind == "iter" for hook in self.ladder)
+
     def body_of(self, hook: Hook) -> str:
         """The body in probe.bpf.c that serves `hook`."""
         return hook.body or self.name
+
+
+class MapTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A BPF map of the probes that the summary shows: its rows go to the policy, which makes tables of them.
+
+    A key whose first field is `u64 netns_cookie` goes with that namespace.
+    """
+
+    map: Identifier
+    key: Annotated[list[str], msgspec.Meta(min_length=1)]
+    value: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+    @property
+    def key_fields(self) -> list[EventField]:
+        return [_parse_field(text) for text in self.key]
+
+    @property
+    def value_fields(self) -> list[EventField]:
+        return [_parse_field(text) for text in self.value]
+
+    @property
+    def per_netns(self) -> bool:
+        return self.key_fields[0] == NETNS_COOKIE
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +214,17 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way of doing the tuner's work. One is active at a time; when its time is over, the policy
+    says what each is worth and the best goes on."""
+
+    name: Identifier
+    description: Sentence
+    timeout_s: Annotated[int, msgspec.Meta(ge=1, le=604_800)]
+    probes: list[str]
+    """Attached only while a strategy that names them is active."""
 
 
 class InactiveWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +245,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tunables: list[Tunable]
     scenarios: list[Scenario]
     probes: list[Probe]
+    strategies: list[Strategy] = []
+    """At the start the first one is active whose probes this kernel has hooks for. Empty: all probes are
+    always attached."""
+    tables: list[MapTable] = []
     counters: list[Counter] = []
     inactive_when: list[InactiveWhen] = []
     structs: dict[str, list[str]] = {}
@@ -214,6 +268,16 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @cached_property
     def scenarios_by_id(self) -> dict[str, Scenario]:
         return {scenario.id: scenario for scenario in self.scenarios}
+
+    def probes_with(self, active: Strategy) -> list[str]:
+        """What is attached while a strategy is active: its probes and those that no strategy names."""
+        resting = {name for strategy in self.strategies for name in strategy.probes} - {*active.probes}
+        return [probe.name for probe in self.probes if probe.name not in resting]
+
+    @cached_property
+    def mirrored(self) -> list[Tunable]:
+        """What probes read with TUNABLE()."""
+        return [tunable for tunable in self.tunables if tunable.mirror]
 
     @cached_property
     def counters_by_name(self) -> dict[str, Counter]:
@@ -257,21 +321,20 @@ def _check(declaration: Declaration) -> None:
     _unique("tunable", [tunable.name for tunable in declaration.tunables])
     _unique("scenario", [scenario.id for scenario in declaration.scenarios])
     _unique("probe", [probe.name for probe in declaration.probes])
+    _unique("table of map", [table.map for table in declaration.tables])
     _unique("counter", [counter.name for counter in declaration.counters])
     for tunable in declaration.tunables:
         _check_tunable(tunable)
     for counter in declaration.counters:
-        if re.compile(counter.match).groups != 1:
-            raise ValueError(f"counter '{counter.name}': its match needs one group")
+        _check_counter(counter)
     for scenario in declaration.scenarios:
-        if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
-            raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
-        _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
-        for name in scenario.counters:
-            if name not in declaration.counters_by_name:
-                raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
+        _check_scenario(declaration, scenario)
+    for table in declaration.tables:
+        fields = [*table.key_fields, *table.value_fields]
+        _unique(f"field of map '{table.map}'", [field.name for field in fields])
     for probe in declaration.probes:
         _check_probe(declaration, probe)
+    _check_strategies(declaration)
     for rule in declaration.inactive_when:
         known = declaration.tunables_by_name.get(rule.tunable)
         if known is None or not 0 <= rule.field < known.width:
@@ -289,6 +352,26 @@ def _check_tunable(tunable: Tunable) -> None:
         raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
         raise ValueError(f"{tunable.name} has no field {tunable.moves}")
+    if tunable.mirror and (tunable.scope is Scope.NETNS or tunable.format is not Format.INTEGERS):
+        raise ValueError(f"{tunable.name} cannot be mirrored: only integers of scope global can")
+
+
+def _check_counter(counter: Counter) -> None:
+    if bool(counter.match) == bool(counter.column):
+        raise ValueError(f"counter '{counter.name}' needs either a match or a column")
+    if counter.match and re.compile(counter.match).groups != 1:
+        raise ValueError(f"counter '{counter.name}': its match needs one group")
+
+
+def _check_scenario(declaration: Declaration, scenario: Scenario) -> None:
+    if scenario.tunable and scenario.tunable not in declaration.tunables_by_name:
+        raise ValueError(f"scenario '{scenario.id}' names unknown tunable '{scenario.tunable}'")
+    _unique(f"field of scenario '{scenario.id}'", [field.name for field in scenario.fields])
+    for name in scenario.counters:
+        if name not in declaration.counters_by_name:
+            raise ValueError(f"scenario '{scenario.id}' names unknown counter '{name}'")
+    if not set(scenario.repeat_while_rising) <= set(scenario.counters):
+        raise ValueError(f"scenario '{scenario.id}' repeats for a counter that is not one of its own")
 
 
 def _check_probe(declaration: Declaration, probe: Probe) -> None:
@@ -316,6 +399,19 @@ def _check_poll(declaration: Declaration, probe: Probe, poll: Poll) -> None:
         raise ValueError(f"probe '{probe.name}': its poll names an unknown field")
     if poll.follows and poll.follows not in probe.scenarios:
         raise ValueError(f"probe '{probe.name}': its poll follows '{poll.follows}', not one of its scenarios")
+
+
+def _check_strategies(declaration: Declaration) -> None:
+    strategies = declaration.strategies
+    if len(strategies) == 1:
+        raise ValueError(f"strategy '{strategies[0].name}' has no alternative: declare several or none")
+    _unique("strategy", [strategy.name for strategy in strategies])
+    known = {probe.name for probe in declaration.probes}
+    for strategy in strategies:
+        _unique(f"probe of strategy '{strategy.name}'", strategy.probes)
+        for name in strategy.probes:
+            if name not in known:
+                raise ValueError(f"strategy '{strategy.name}' names unknown probe '{name}'")
 
 
 def _unique(what: str, names: list[str]) -> None:

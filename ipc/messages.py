@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 GLOBAL = 0
 
 Value = tuple[int, ...]
@@ -66,12 +66,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision worth a log line that changes nothing: growth stopped, frozen, at the cap."""
+    """A decision worth a log line that asks for no change: growth stopped, frozen, at the cap."""
 
     tunable: str
     netns_cookie: int
     scenario: str
     text: str
+    acts: int = 0
+    """How often the probe acted by itself, for a tunable with writer "socket": counted like changes,
+    and announced with the scenario's sentence."""
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +112,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     shift: int
     """Each step moves a value by value >> shift, 2..6."""
     saved: list[SavedState] = []
+    strategy: str = ""
+    """The active one, empty for a tuner that has no strategies."""
     views: list[View] = []
     """The current values of every namespace in `saved`, and the global ones (netns cookie 0)."""
 
@@ -125,6 +130,18 @@ class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The counters that the event's scenario names; those the namespace lacks are absent."""
 
 
+class UseStrategy(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From here on this strategy is the active one."""
+
+    strategy: str
+
+
+class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The active strategy has had its time; answered with `Evaluation`."""
+
+    seq: int
+
+
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     outcomes: list[Outcome]
 
@@ -137,17 +154,28 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     state: bool
 
 
+class MapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a BPF map, as the kernel hands it out."""
+
+    key: bytes
+    value: bytes
+
+
 class Summarize(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Answered with `Report`."""
 
     seq: int
+    maps: dict[str, list[MapRow]] = {}
+    """What the maps declared under [[tables]] hold."""
+    namespaces: list[Netns] = []
+    """Who is meant by a cookie in those maps; empty for a tuner without any."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The worker ends with exit code 0."""
 
 
-ToWorker = Start | Deliver | Outcomes | Forget | Summarize | Stop
+ToWorker = Start | Deliver | UseStrategy | Evaluate | Outcomes | Forget | Summarize | Stop
 
 
 # worker -> supervisor
@@ -186,4 +214,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     tables: list[Table]
 
 
-ToSupervisor = Ready | Unusable | Answer | Report
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What each strategy is worth, by name; None where that is no finite number, which JSON lacks."""
+
+    seq: int
+    values: dict[str, float | None]
+
+
+ToSupervisor = Ready | Unusable | Answer | Report | Evaluation

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bpftune.ipc.declaration import Declaration, EventField, Scenario
+from bpftune.ipc.declaration import Declaration, EventField, MapTable
 from bpftune.ipc.errors import ProtocolError
 
 HEADER = struct.Struct("=QQIHHII")
@@ -53,6 +53,17 @@ class Event:
         return bytes(self.vectors[field]).partition(b"\0")[0].decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A decoded entry of a map that tuner.toml declares as a table: fields of key and value alike."""
+
+    numbers: dict[str, int]
+    vectors: dict[str, tuple[int, ...]]
+
+    def __getitem__(self, field: str) -> int:
+        return self.numbers[field]
+
+
 def unpack_header(record: bytes) -> Header:
     """Raises ProtocolError when the record is too short to have a header."""
     if len(record) < HEADER.size:
@@ -60,8 +71,14 @@ def unpack_header(record: bytes) -> Header:
     return Header(*HEADER.unpack_from(record)[:6])
 
 
+def restamp(record: bytes, time_ns: int) -> bytes:
+    """The record as if it came at `time_ns`, with nothing suppressed before it. It has a header."""
+    header = unpack_header(record)
+    return HEADER.pack(time_ns, *header[1:5], 0, 0) + record[HEADER.size :]
+
+
 def payload_struct(fields: Sequence[EventField]) -> struct.Struct:
-    """Layout of the fields behind the header, natural alignment, padded to 8 bytes as C does."""
+    """Layout of fields behind an event's header or in a map: natural alignment, padded to 8 bytes."""
     body = "".join(f"{field.count or ''}{_CODES[field.type]}" for field in fields)
     return struct.Struct(f"@{body}0Q")
 
@@ -90,18 +107,27 @@ class RecordDecoder:
             header.time_ns,
             header.netns_cookie,
             header.suppressed,
-            *_fields(scenario, payload.unpack_from(record, HEADER.size)),
+            *_named(scenario.fields, payload.unpack_from(record, HEADER.size)),
             header.netns_inum,
         )
 
 
-def _fields(
-    scenario: Scenario, unpacked: tuple[int, ...]
+def decode_row(table: MapTable, key: bytes, value: bytes) -> Row:
+    """Raises ProtocolError when the sizes are not those of the declared fields."""
+    key_layout, value_layout = payload_struct(table.key_fields), payload_struct(table.value_fields)
+    if (len(key), len(value)) != (key_layout.size, value_layout.size):
+        raise ProtocolError(f"cannot decode row of map '{table.map}': {len(key)} and {len(value)} bytes")
+    fields = [*table.key_fields, *table.value_fields]
+    return Row(*_named(fields, key_layout.unpack(key) + value_layout.unpack(value)))
+
+
+def _named(
+    fields: Sequence[EventField], unpacked: tuple[int, ...]
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
     numbers: dict[str, int] = {}
     vectors: dict[str, tuple[int, ...]] = {}
     position = 0
-    for field in scenario.fields:
+    for field in fields:
         if field.count:
             vectors[field.name] = unpacked[position : position + field.count]
         else:

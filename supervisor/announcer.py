@@ -6,13 +6,23 @@ Knows formats and priorities, decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bpftune.ipc.control import Change, Override
-from bpftune.ipc.declaration import Declaration, Tunable
+from bpftune.ipc.declaration import Declaration, Strategy, Tunable
 from bpftune.ipc.messages import Netns, Note, Proposal, Status, Value
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.sysctl_writer import SysctlWriter
 from bpftune.supervisor.tunables import format_value
-from bpftune.supervisor.wording import change_line, format_where, override_line, scenario_line
+from bpftune.supervisor.wording import (
+    change_line,
+    format_elsewhere,
+    format_values,
+    format_where,
+    override_line,
+    scenario_line,
+    strategy_line,
+)
 
 
 class Announcer:
@@ -62,6 +72,23 @@ class Announcer:
             netns=netns.name,
         )
 
+    def acted(self, declaration: Declaration, note: Note, netns: Netns) -> None:
+        """What a probe did by itself: the same two lines as for a change, the policy's text being the
+        second."""
+        scenario = declaration.scenarios_by_id[note.scenario]
+        for priority, text in (
+            (Priority.INFO, scenario_line(scenario, netns)),
+            (Priority.NOTICE, f"{note.text}{format_elsewhere(netns)}"),
+        ):
+            self._logger.log(
+                priority,
+                text,
+                tuner=declaration.name,
+                tunable=note.tunable,
+                scenario=scenario.id,
+                netns=netns.name,
+            )
+
     def cap_reached(self, tunable: Tunable, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
         self._logger.log(
             Priority.NOTICE,
@@ -70,6 +97,20 @@ class Announcer:
             tunable=tunable.name,
             scenario=proposal.scenario,
             netns=netns.name,
+        )
+
+    def strategy_switched(
+        self, tuner: str, old: Strategy, new: Strategy, values: Mapping[str, float]
+    ) -> None:
+        self._logger.notice(strategy_line(tuner, old, new, values), tuner=tuner)
+
+    def strategy_kept(self, tuner: str, active: Strategy, values: Mapping[str, float] | None) -> None:
+        why = "no worker could evaluate it" if values is None else format_values(values)
+        self._logger.debug(f"tuner '{tuner}' keeps its strategy '{active.name}': {why}", tuner=tuner)
+
+    def evaluation_refused(self, tuner: str, active: Strategy, fault: str) -> None:
+        self._logger.warning(
+            f"cannot compare the strategies of tuner '{tuner}': {fault}; '{active.name}' goes on", tuner=tuner
         )
 
     def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:

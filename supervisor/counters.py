@@ -35,10 +35,18 @@ class Counters:
 def read_counters(counters: list[Counter], root: Path = Path("/")) -> dict[str, int]:
     """In the calling thread's namespace; absent is what that has no file or no number for."""
     texts = {file: _read(root / file.lstrip("/")) for file in {counter.file for counter in counters}}
-    found = {
-        counter.name: re.findall(counter.match, texts[counter.file], re.MULTILINE) for counter in counters
-    }
+    found = {counter.name: _find(counter, texts[counter.file]) for counter in counters}
     return {name: sum(map(int, numbers)) for name, numbers in found.items() if numbers}
+
+
+def _find(counter: Counter, text: str) -> list[str]:
+    if counter.match:
+        return re.findall(counter.match, text, re.MULTILINE)
+    table, column = counter.column.split()
+    rows = [line.split() for line in text.splitlines() if line.startswith(f"{table}: ")]
+    if len(rows) != 2 or column not in rows[0]:
+        return []
+    return rows[1][rows[0].index(column) :][:1]
 
 
 def _read(path: Path) -> str:

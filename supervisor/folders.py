@@ -142,7 +142,8 @@ def _subfolders(directory: Path) -> list[Path]:
 def _read(path: Path) -> TunerFolder:
     declaration = load_declaration(path)
     fingerprint = []
-    for name in (DECLARATION_FILE, PROBE_FILE, POLICY_FILE):
+    modules = sorted(module.name for module in path.glob("*.py"))
+    for name in dict.fromkeys((DECLARATION_FILE, PROBE_FILE, POLICY_FILE, *modules)):
         try:
             status = (path / name).stat()
         except OSError as error:

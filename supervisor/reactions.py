@@ -7,10 +7,12 @@ The listener of decision.py and overrides.py. Decides nothing itself.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 
 from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import Change, Override
 from bpftune.ipc.declaration import Scope, Tunable
+from bpftune.ipc.errors import BpftuneError
 from bpftune.ipc.messages import GLOBAL, Netns, Proposal, Status, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.netns import NetnsRegistry
@@ -20,11 +22,21 @@ from bpftune.supervisor.sysctl_writer import SysctlWriter
 
 
 class Reactions:
-    def __init__(self, *, announcer: Announcer, bpf: Bpf, roster: Roster, registry: NetnsRegistry) -> None:
+    def __init__(
+        self,
+        *,
+        announcer: Announcer,
+        bpf: Bpf,
+        roster: Roster,
+        registry: NetnsRegistry,
+        not_entered: Callable[[str], None],
+    ) -> None:
+        """`not_entered` hears of a namespace that is not to be entered any more."""
         self._announcer = announcer
         self._bpf = bpf
         self._roster = roster
         self._registry = registry
+        self._not_entered = not_entered
 
     def changed(self, change: Change, tunable: Tunable) -> None:
         tuner = self._roster[change.tuner]
@@ -58,6 +70,18 @@ class Reactions:
             if override.netns.initial:
                 tuner.worker.forget(GLOBAL, state=False)
 
+    def adopt(self, tuner: str, probes: Collection[str] | None = None) -> None:
+        """Show probes that were attached what was there before them, connections for one; `attach` did so
+        for the initial namespace. None: all that the tuner has attached."""
+        for netns in self._registry.known():
+            if netns.initial:
+                continue
+            try:
+                with self._registry.enter(netns.cookie):
+                    self._bpf.run_iterators(tuner, probes)
+            except BpftuneError as error:
+                self._not_entered(f"{tuner}: connections in '{netns.name}' are not seen: {error}")
+
     def turned_on(self, tuner: str, netns: Netns) -> None:
         self._announcer.turned_on(tuner, netns)
         if tuner not in self._roster:
@@ -65,6 +89,7 @@ class Reactions:
         loaded = self._roster[tuner]
         if loaded.detached_because:
             self._roster.attach(loaded)
+            self.adopt(tuner)
         for one in self._registry.known() if netns.cookie == EVERYWHERE.cookie else [netns]:
             self._bpf.set_off(one.cookie, tuner, off=False)
             if loaded.worker is not None:

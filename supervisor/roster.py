@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus, TunerState
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration import Declaration, Poll
 from bpftune.ipc.errors import BpfError, UnknownName
 from bpftune.ipc.messages import Netns
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.folders import Scan, TunerFolder
 from bpftune.supervisor.polls import Poller
+from bpftune.supervisor.strategist import Strategist
 from bpftune.supervisor.worker import Worker
 
 LATENCIES_KEPT = 256
@@ -28,7 +29,7 @@ VANISHED = Netns(cookie=-2, name="(gone)")
 
 WorkerFactory = Callable[[TunerFolder], Worker]
 Load = Callable[[Sequence[ProbeSource]], dict[str, BpfError]]
-PollerFactory = Callable[[Declaration], list[Poller]]
+PollerFactory = Callable[[Declaration, Poll], Poller]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,9 +40,11 @@ class Tuner:
     worker: Worker | None
     hooks: list[HookStatus]
     detached_because: str = ""
-    pollers: list[Poller] = field(default_factory=list)
+    strategist: Strategist | None = None
+    """None for a tuner without strategies."""
+    pollers: dict[Poll, Poller] = field(default_factory=dict)
     occurrences: Counter[tuple[str, str, Netns]] = field(default_factory=Counter)
-    """(scenario, tunable, namespace) -> changes made because of it."""
+    """(scenario, tunable, namespace) -> changes made because of it, by us or by a probe itself."""
     changes: int = 0
     last_change: str | None = None
     last_change_s: float | None = None
@@ -62,6 +65,13 @@ class Tuner:
     @property
     def name(self) -> str:
         return self.folder.declaration.name
+
+    @property
+    def probes(self) -> list[str]:
+        """Those that are attached unless the tuner is off."""
+        if self.strategist is None:
+            return [probe.name for probe in self.declaration.probes]
+        return self.declaration.probes_with(self.strategist.active)
 
     @property
     def state(self) -> TunerState:
@@ -85,6 +95,10 @@ class Tuner:
         return self.detached_because or self.worker.why
 
 
+StrategistFactory = Callable[[Tuner, list[HookStatus]], Strategist]
+"""Takes where each probe would stand."""
+
+
 class Roster:
     def __init__(
         self,
@@ -93,7 +107,8 @@ class Roster:
         load: Load,
         allow: Collection[str],
         new_worker: WorkerFactory,
-        new_pollers: PollerFactory,
+        new_poller: PollerFactory,
+        new_strategist: StrategistFactory,
         warn: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
@@ -101,7 +116,8 @@ class Roster:
         self._load = load
         self._allow = frozenset(allow)
         self._new_worker = new_worker
-        self._new_pollers = new_pollers
+        self._new_poller = new_poller
+        self._new_strategist = new_strategist
         self._warn = warn
         self._notice = notice
         self._tuners: dict[str, Tuner] = {}
@@ -148,7 +164,9 @@ class Roster:
     def remove(self, name: str) -> None:
         tuner = self._tuners.pop(name)
         del self._by_id[tuner.declaration.id]
-        for poller in tuner.pollers:
+        if tuner.strategist is not None:
+            tuner.strategist.stop()
+        for poller in tuner.pollers.values():
             poller.close()
         self._bpf.unload(name)
         if tuner.worker is not None:
@@ -159,17 +177,33 @@ class Roster:
         tuner.detached_because = ""
         if tuner.unused:
             return
-        tuner.hooks = self._bpf.attach(tuner.name)
-        if not tuner.pollers:
-            tuner.pollers = self._new_pollers(tuner.declaration)
+        self.hook(tuner)
+        if tuner.strategist is not None:
+            tuner.strategist.start()
+
+    def hook(self, tuner: Tuner) -> None:
+        """Have the probes attached that its strategy calls for, and no others."""
+        tuner.hooks = self._bpf.attach(tuner.name, tuner.probes)
+        self._poll(tuner)
 
     def detach(self, tuner: Tuner, why: str) -> None:
         """Take the probes out: the tuner then costs nothing."""
         tuner.detached_because = why
-        for poller in tuner.pollers:
-            poller.close()
-        tuner.pollers = []
+        if tuner.strategist is not None:
+            tuner.strategist.stop()
         self._bpf.detach(tuner.name)
+        if not tuner.unused:
+            tuner.hooks = self._bpf.hooks(tuner.name)
+        self._poll(tuner)
+
+    def _poll(self, tuner: Tuner) -> None:
+        """A poller that is wanted still goes on undisturbed."""
+        wanted = self._bpf.polls(tuner.name)
+        for poll in [poll for poll in tuner.pollers if poll not in wanted]:
+            tuner.pollers.pop(poll).close()
+        for poll in wanted:
+            if poll not in tuner.pollers:
+                tuner.pollers[poll] = self._new_poller(tuner.declaration, poll)
 
     def _allowed(self, name: str) -> bool:
         return not self._allow or name in self._allow
@@ -202,9 +236,13 @@ class Roster:
         reason = inactive_reason(tuner.declaration)
         if reason is not None:
             tuner.hooks = unused_hooks(self._bpf.hooks(tuner.name), reason)
+        elif tuner.declaration.strategies:
+            tuner.strategist = self._new_strategist(tuner, self._bpf.attach(tuner.name, ()))
         self.attach(tuner)
         if any(status.hook for status in tuner.hooks):
             tuner.worker = self._new_worker(folder)
+            if tuner.strategist is not None:
+                tuner.worker.use(tuner.strategist.active.name)
             tuner.worker.start()
         else:
             self._notice(f"tuner '{tuner.name}' is inactive: {tuner.why}")

@@ -14,6 +14,7 @@ from bpftune.ipc.errors import ProtocolError
 from bpftune.ipc.record import Event, RecordDecoder, unpack_header
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.overrides import Overrides
+from bpftune.supervisor.repeats import Repeats
 from bpftune.supervisor.roster import Roster
 
 Watcher = Callable[[Event], None]
@@ -26,12 +27,14 @@ class Router:
         roster: Roster,
         registry: NetnsRegistry,
         overrides: Overrides,
+        repeats: Repeats,
         new_namespace: Callable[[], None],
         debug: Callable[[str], None],
     ) -> None:
         self._roster = roster
         self._registry = registry
         self._overrides = overrides
+        self._repeats = repeats
         self._new_namespace = new_namespace
         self._debug = debug
         self._watchers: dict[int, tuple[RecordDecoder, Watcher]] = {}
@@ -61,7 +64,8 @@ class Router:
         if header.netns_cookie not in self._registry:
             self._new_namespace()
         netns = self._registry.learn(header.netns_cookie, header.netns_inum)
-        scenario = tuner.declaration.scenarios[header.scenario_index].id
-        for poller in tuner.pollers:
-            poller.follow(scenario)
-        tuner.worker.deliver(record, netns, scenario)
+        scenario = tuner.declaration.scenarios[header.scenario_index]
+        for poller in tuner.pollers.values():
+            poller.follow(scenario.id)
+        tuner.worker.deliver(record, netns, scenario.id)
+        self._repeats.follow(tuner.declaration, scenario, netns.cookie, record, self.route)

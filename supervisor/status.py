@@ -14,6 +14,7 @@ from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import (
     NetnsChanges,
     StatusReply,
+    StrategyStatus,
     SupportReply,
     TunableStatus,
     TunerState,
@@ -170,7 +171,24 @@ def _tuner_status(parts: Parts, tuner: Tuner, usage: Usage | None) -> TunerStatu
         left_alone=parts.decisions.left_alone(tuner.declaration),
         pss_bytes=usage.pss_bytes if usage is not None else None,
         cpu_s=usage.cpu_s if usage is not None else None,
+        strategies=_strategies(tuner),
     )
+
+
+def _strategies(tuner: Tuner) -> list[StrategyStatus]:
+    strategist = tuner.strategist
+    if strategist is None:
+        return []
+    return [
+        StrategyStatus(
+            name=strategy.name,
+            description=strategy.description,
+            timeout_s=strategy.timeout_s,
+            active=strategy is strategist.active,
+            value=strategist.values.get(strategy.name),
+        )
+        for strategy in tuner.declaration.strategies
+    ]
 
 
 def _state(parts: Parts, tuner: Tuner) -> tuple[TunerState, str]:

@@ -14,9 +14,10 @@ from contextlib import ExitStack
 import zmq
 
 from bpftune.bpf.runtime import Bpf
-from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import BpftuneError, UnknownName, UsageError
-from bpftune.ipc.messages import GLOBAL, Netns, Table, Value
+from bpftune.ipc.control import HookStatus
+from bpftune.ipc.declaration import Declaration, Poll
+from bpftune.ipc.errors import UnknownName, UsageError
+from bpftune.ipc.messages import GLOBAL, Table, Value
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
@@ -33,6 +34,7 @@ from bpftune.supervisor.log_sinks import open_sink
 from bpftune.supervisor.logger import Logger, Priority
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.memory import Memory
+from bpftune.supervisor.mirror import Mirror
 from bpftune.supervisor.namespaces import Namespaces
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.notify import ServiceNotifier
@@ -41,14 +43,17 @@ from bpftune.supervisor.overrides import Overrides
 from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
+from bpftune.supervisor.repeats import Repeats
 from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rivals import find_rivals
 from bpftune.supervisor.rollback import ALL, Rollback
-from bpftune.supervisor.roster import Roster
+from bpftune.supervisor.roster import Roster, Tuner
 from bpftune.supervisor.router import Router
 from bpftune.supervisor.scheduling import ask_for_short_slices
 from bpftune.supervisor.signals import Signals
 from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
+from bpftune.supervisor.strategist import Strategist
+from bpftune.supervisor.strategy_switch import StrategySwitch
 from bpftune.supervisor.summary import format_summary
 from bpftune.supervisor.support import NETNS_LINE
 from bpftune.supervisor.sysctl_d import AdministratorSettings, read_sysctl_d
@@ -156,12 +161,12 @@ class Supervisor:
         self._cleanup.callback(self._registry.close)
         self._ledger = Ledger(self._options.state_dir)
         self._cleanup.callback(self._ledger.close)
-        self._known = KnownValues()
         self._bpf = Bpf(
             cache_dir=self._options.state_dir / CACHE_DIR,
             shift=self._options.shift,
             log=self._logger.info,
             legacy=self._options.legacy,
+            dry_run=self._options.dry_run,
             cgroup=self._options.cgroup,
         )
         self._cleanup.callback(self._bpf.close)
@@ -173,15 +178,21 @@ class Supervisor:
             load=self._watchers.load_with,
             allow=self._options.allow,
             new_worker=self._new_worker,
-            new_pollers=self._new_pollers,
+            new_poller=self._new_poller,
+            new_strategist=self._new_strategist,
             warn=self._logger.warning,
             notice=self._logger.notice,
         )
+        self._known = KnownValues(Mirror(self._bpf, self._roster).noted)
 
     def _open_tuning(self) -> None:
         """What decides, and what follows from it."""
         self._reactions = Reactions(
-            announcer=self._announcer, bpf=self._bpf, roster=self._roster, registry=self._registry
+            announcer=self._announcer,
+            bpf=self._bpf,
+            roster=self._roster,
+            registry=self._registry,
+            not_entered=self._not_entered,
         )
         self._overrides = Overrides(
             ledger=self._ledger,
@@ -227,10 +238,12 @@ class Supervisor:
             debug=self._logger.debug,
         )
         self._cleanup.callback(self._namespaces.close)
+        self._counters = Counters(registry=self._registry)
         self._host = TunerHost(
+            bpf=self._bpf,
             roster=self._roster,
             decisions=self._decisions,
-            counters=Counters(registry=self._registry),
+            counters=self._counters,
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,
@@ -245,6 +258,7 @@ class Supervisor:
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
+            repeats=Repeats(loop=self._loop, counters=self._counters),
             new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )
@@ -315,23 +329,19 @@ class Supervisor:
         tuner = self._roster[name]
         if is_new:
             self._logger.notice(f"tuner '{name}' was added from {tuner.folder.path}", tuner=name)
+        if tuner.declaration.mirrored:
+            # Reading is enough: the mirror is told of every value that is seen.
+            self._decisions.view(tuner.declaration, GLOBAL)
         for override in self._overrides.of(name):
             self._reactions.silence(tuner, override)
         for cell in self._ledger.cells():
             if cell.tunable in tuner.declaration.tunables_by_name:
                 self._bpf.set_changed(cell.cookie, name, changed=True)
-        for netns in self._registry.known():
-            if not netns.initial:
-                self._adopt_connections(name, netns)
+        self._reactions.adopt(name)
 
-    def _adopt_connections(self, name: str, netns: Netns) -> None:
-        """Show the tuner what was there before it; `attach` did so for the initial namespace."""
-        try:
-            with self._registry.enter(netns.cookie):
-                self._bpf.run_iterators(name)
-        except BpftuneError as error:
-            self._logger.debug(f"{name}: connections in '{netns.name}' are not seen: {error}")
-            self._namespaces.suspect()
+    def _not_entered(self, text: str) -> None:
+        self._logger.debug(text)
+        self._namespaces.suspect()
 
     def _new_worker(self, folder: TunerFolder) -> Worker:
         return Worker(
@@ -350,20 +360,26 @@ class Supervisor:
             },
         )
 
-    def _new_pollers(self, declaration: Declaration) -> list[Poller]:
-        return [
-            Poller(
-                loop=self._loop,
-                declaration=declaration,
-                poll=poll,
-                shift=self._options.shift,
-                netns_cookie=self._registry.initial.cookie,
-                read_limit=lambda tunable: self._read_limit(declaration, tunable),
-                emit=self._router.route,
-                failed=self._logger.warning,
-            )
-            for poll in self._bpf.polls(declaration.name)
-        ]
+    def _new_strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
+        owner = StrategySwitch(
+            tuner,
+            roster=self._roster,
+            announcer=self._announcer,
+            adopt=self._reactions.adopt,
+        )
+        return Strategist(declaration=tuner.declaration, hooks=hooks, loop=self._loop, owner=owner)
+
+    def _new_poller(self, declaration: Declaration, poll: Poll) -> Poller:
+        return Poller(
+            loop=self._loop,
+            declaration=declaration,
+            poll=poll,
+            shift=self._options.shift,
+            netns_cookie=self._registry.initial.cookie,
+            read_limit=lambda tunable: self._read_limit(declaration, tunable),
+            emit=self._router.route,
+            failed=self._logger.warning,
+        )
 
     def _read_limit(self, declaration: Declaration, tunable: str) -> Value | None:
         for cookie in (GLOBAL, self._registry.initial.cookie):
@@ -378,8 +394,7 @@ class Supervisor:
     def _forget_in_tuners(self, cookie: int) -> None:
         for tuner in self._roster:
             tuner.forget(cookie)
-            self._bpf.set_off(cookie, tuner.name, off=False)
-            self._bpf.set_changed(cookie, tuner.name, changed=False)
+            self._bpf.forget(cookie, tuner.name)
 
     def _give_up(self) -> None:
         self._logger.error("no tuner works any more: ending, so that the service manager can act")

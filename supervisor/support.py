@@ -34,7 +34,9 @@ def format_hook_table(hooks: Mapping[str, list[HookStatus]]) -> list[str]:
     lines = [_row("tuner", "scenario", "hook in use")]
     for tuner, probes in sorted(hooks.items()):
         for status in probes:
-            lines += [_row(tuner, scenario, status.hook or "none") for scenario in status.scenarios]
+            # A probe that only helps others has no scenario; it is worth a line if something is wrong.
+            shown = status.scenarios or [f"({status.probe})"] * bool(status.refused)
+            lines += [_row(tuner, scenario, status.hook or "none") for scenario in shown]
             lines += [f"    not {hook}: {reason}" for hook, reason in status.refused.items()]
             lines += [f"    inactive: {status.unused}"] if status.unused else []
     return lines

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the workers get from the supervisor: views of their tunables, decisions, a place in the log."""
+"""What the workers get from the supervisor: views of their tunables, decisions, the rows of their
+maps, a place in the log."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 
+from bpftune.bpf.runtime import Bpf
 from bpftune.ipc.control import TunerState
+from bpftune.ipc.declaration import Writer
 from bpftune.ipc.errors import NetnsGone
-from bpftune.ipc.messages import Answer, Note, Outcome, Status, View
+from bpftune.ipc.messages import Answer, MapRow, Note, Outcome, Status, Summarize, View
 from bpftune.supervisor.announcer import Announcer
 from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.roster import Roster, Tuner
+
+MAX_MAP_BYTES = 1 << 20
+"""of one map, in one message"""
 
 
 class TunerHost:
@@ -23,6 +29,7 @@ class TunerHost:
     def __init__(
         self,
         *,
+        bpf: Bpf,
         roster: Roster,
         decisions: Decisions,
         counters: Counters,
@@ -33,6 +40,7 @@ class TunerHost:
         state_changed: Callable[[], None],
         all_failed: Callable[[], None],
     ) -> None:
+        self._bpf = bpf
         self._roster = roster
         self._decisions = decisions
         self._counters = counters
@@ -66,6 +74,14 @@ class TunerHost:
             outcomes.append(outcome)
         return outcomes
 
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        tables = self._roster[tuner].declaration.tables
+        return Summarize(
+            seq=seq,
+            maps={table.map: self._rows(tuner, table.map) for table in tables},
+            namespaces=self._registry.known() if tables else [],
+        )
+
     def log_worker(self, tuner: str, text: str, priority: int) -> None:
         self._logger.log(Priority(priority), f"{tuner}: {text}", tuner=tuner)
 
@@ -79,6 +95,11 @@ class TunerHost:
             if all(one.state is TunerState.FAILED for one in self._roster):
                 self._all_failed()
 
+    def _rows(self, tuner: str, map_name: str) -> list[MapRow]:
+        rows = [MapRow(key=key, value=value) for key, value in self._bpf.rows(tuner, map_name).items()]
+        row_bytes = len(rows[0].key) + len(rows[0].value) if rows else 1
+        return rows[: MAX_MAP_BYTES // row_bytes]
+
     def _announce_failure(self, tuner: Tuner) -> None:
         self._logger.log(
             Priority.ERROR,
@@ -89,10 +110,16 @@ class TunerHost:
 
     def _note(self, tuner: Tuner, note: Note) -> None:
         declaration = tuner.declaration
-        known = note.tunable in declaration.tunables_by_name and note.scenario in declaration.scenarios_by_id
-        if known:
-            with contextlib.suppress(NetnsGone):
-                self._announcer.noted(declaration, note, self._registry.netns(note.netns_cookie))
+        tunable = declaration.tunables_by_name.get(note.tunable)
+        if tunable is None or note.scenario not in declaration.scenarios_by_id:
+            return
+        with contextlib.suppress(NetnsGone):
+            netns = self._registry.netns(note.netns_cookie)
+            if note.acts > 0 and tunable.writer is Writer.SOCKET:
+                tuner.occurrences[note.scenario, note.tunable, netns] += note.acts
+                self._announcer.acted(declaration, note, netns)
+            else:
+                self._announcer.noted(declaration, note, netns)
 
     def _report(self, tuner: str, outcome: Outcome) -> None:
         """What was not done is for the curious, unless the kernel or the ledger refused it."""

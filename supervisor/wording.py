@@ -8,7 +8,9 @@ otherwise read the same carry its name at the end.
 
 from __future__ import annotations
 
-from bpftune.ipc.declaration import Scenario, Tunable
+from collections.abc import Mapping
+
+from bpftune.ipc.declaration import Scenario, Strategy, Tunable
 from bpftune.ipc.messages import GLOBAL, Netns, Value
 from bpftune.supervisor.tunables import format_value
 
@@ -28,7 +30,7 @@ def change_line(
     """One change made, or with `observe` one that would have been made."""
     verb = "would change" if observe else "change"
     values = f"from ({format_value(tunable, old)}) -> ({format_value(tunable, new)})"
-    return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{_elsewhere(netns)}"
+    return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{format_elsewhere(netns)}"
 
 
 def override_line(
@@ -51,6 +53,19 @@ def override_line(
     return f"{writer}; disabling '{tuner}' {format_where(netns)}{because}"
 
 
+def strategy_line(tuner: str, old: Strategy, new: Strategy, values: Mapping[str, float]) -> str:
+    """A tuner goes on by other means: from which to which, what each was found to be worth."""
+    return (
+        f"Strategy of tuner '{tuner}' changes from '{old.name}' to '{new.name}' ({format_values(values)})."
+        f" {new.description}"
+    )
+
+
+def format_values(values: Mapping[str, float]) -> str:
+    """What each strategy is worth."""
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
 def scenario_summary_line(*, name: str, count: int, tunable: str, netns: Netns, why: str) -> str:
     times = f"{count} time" if count == 1 else f"{count} times"
     where = format_where(netns)
@@ -59,7 +74,7 @@ def scenario_summary_line(*, name: str, count: int, tunable: str, netns: Netns, 
 
 def changed_line(*, tunable: Tunable, netns: Netns, original: Value, current: Value) -> str:
     values = f"({format_value(tunable, original)}) -> ({format_value(tunable, current)})"
-    return f"sysctl '{tunable.name}' changed from {values}{_elsewhere(netns)}"
+    return f"sysctl '{tunable.name}' changed from {values}{format_elsewhere(netns)}"
 
 
 def repeated_line(message: str, *, count: int, seconds: int) -> str:
@@ -77,14 +92,15 @@ def format_where(netns: Netns) -> str:
     return f"in netns '{netns.name or f'cookie {netns.cookie}'}'"
 
 
+def format_elsewhere(netns: Netns) -> str:
+    """What goes behind a line that says where only outside of the initial namespace."""
+    where = format_where(netns)
+    return "" if where == "in global ns" else f" {where}"
+
+
 def format_tunable(tunable: Tunable) -> str:
     """The name, with the names of its fields if it declares them: `tcp_rmem(min default max)`."""
     return f"{tunable.name}({' '.join(tunable.fields)})" if tunable.fields else tunable.name
-
-
-def _elsewhere(netns: Netns) -> str:
-    where = format_where(netns)
-    return "" if where == "in global ns" else f" {where}"
 
 
 def _one_space(value: str) -> str:

@@ -25,6 +25,8 @@ from bpftune.ipc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Deliver,
+    Evaluate,
+    Evaluation,
     Forget,
     Netns,
     Outcome,
@@ -37,6 +39,7 @@ from bpftune.ipc.messages import (
     Table,
     ToSupervisor,
     Unusable,
+    UseStrategy,
     View,
 )
 from bpftune.ipc.record import unpack_header
@@ -63,6 +66,8 @@ learns from an outcome may say so each time."""
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
 
+TakeEvaluation = Callable[[dict[str, float | None] | None], None]
+
 _START = "start"
 
 
@@ -77,6 +82,9 @@ class WorkerOwner(Protocol):
 
     def decide(self, tuner: str, answer: Answer, scenario_time_ns: int) -> list[Outcome]:
         """Check and apply; `scenario_time_ns` is the event's BPF timestamp, 0 if no event asked."""
+
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        """The request for the tuner's tables, with what it needs to make them."""
 
     def log_worker(self, tuner: str, text: str, priority: int) -> None: ...
 
@@ -118,6 +126,8 @@ class Worker:
         self._ready = False
         self._unready_crashes = 0
         self._tables: list[Table] = []
+        self._strategy = ""
+        self._evaluations: dict[int, TakeEvaluation] = {}
         self._wishes: list[Callable[[list[Table]], None]] = []
         """Who waits for the tables."""
         self._wishes_end: Timer | None = None
@@ -211,12 +221,32 @@ class Worker:
             self._wishes_end = self._loop.call_later(self._report_within_s, self._grant_wishes)
         self._ask_for_report()
 
+    def use(self, strategy: str) -> None:
+        """Tell the policy which strategy is the active one, this process and those after it."""
+        self._strategy = strategy
+        self._life.send(UseStrategy(strategy=strategy))
+
+    def evaluate(self, done: TakeEvaluation) -> None:
+        """Call `done` once: with what the policy finds each strategy worth, or None without a process
+        that can tell."""
+        if not self._ready:
+            done(None)
+            return
+        self._seq += 1
+        self._evaluations[self._seq] = done
+        self._life.send(Evaluate(seq=self._seq), owing=_evaluate(self._seq))
+
     # From the lifecycle.
 
     def connected(self) -> None:
         saved, views = self._memory.start(self._read_view)
         start = Start(
-            version=PROTOCOL_VERSION, tuner=self._tuner, shift=self._shift, saved=saved, views=views
+            version=PROTOCOL_VERSION,
+            tuner=self._tuner,
+            shift=self._shift,
+            strategy=self._strategy,
+            saved=saved,
+            views=views,
         )
         self._life.send(start, owing=_START)
 
@@ -229,6 +259,8 @@ class Worker:
                     self._take_ready(message)
                 case Report():
                     self._take_report(message)
+                case Evaluation():
+                    self._take_evaluation(message)
                 case Unusable():
                     self._life.give_up(message.why)
         except ProtocolError as error:
@@ -242,6 +274,9 @@ class Worker:
         self._ready, self._in_hand = False, None
         self._outcomes_to_learn = 0
         self._report_asked = 0
+        evaluations, self._evaluations = self._evaluations, {}
+        for done in evaluations.values():
+            done(None)
 
     def log(self, text: str, priority: int) -> None:
         self._owner.log_worker(self._tuner, text, priority)
@@ -328,7 +363,8 @@ class Worker:
         if self._ready and self._wishes and not self._report_asked:
             self._seq += 1
             self._report_asked = self._seq
-            self._life.send(Summarize(seq=self._seq), owing=_summarize(self._seq))
+            request = self._owner.summarize(self._tuner, self._seq)
+            self._life.send(request, owing=_summarize(self._seq))
 
     def _take_report(self, report: Report) -> None:
         if report.seq != self._report_asked or not self._life.paid(_summarize(report.seq)):
@@ -343,6 +379,11 @@ class Worker:
         wishes, self._wishes = self._wishes, []
         for done in wishes:
             done(self._tables)
+
+    def _take_evaluation(self, evaluation: Evaluation) -> None:
+        if not self._life.paid(_evaluate(evaluation.seq)):
+            raise ProtocolError(f"cannot accept evaluation {evaluation.seq}: nobody asked for it")
+        self._evaluations.pop(evaluation.seq)(evaluation.values)
 
     def _blame(self) -> None:
         """Find what a crash was due to, if it is for the second time."""
@@ -365,3 +406,7 @@ def _answer(seq: int) -> str:
 
 def _summarize(seq: int) -> str:
     return f"answer summary {seq}"
+
+
+def _evaluate(seq: int) -> str:
+    return f"answer evaluation {seq}"

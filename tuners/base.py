@@ -9,7 +9,7 @@ it back after a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
@@ -27,7 +27,7 @@ from bpftune.ipc.messages import (
     TunableView,
     Value,
 )
-from bpftune.ipc.record import Event
+from bpftune.ipc.record import Event, Row
 
 StateT = TypeVar("StateT", bound=msgspec.Struct)
 
@@ -46,6 +46,9 @@ class Situation:
     """Those of the namespace and the global ones; what this kernel lacks is absent."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """With an event: the counters that its scenario names, as the namespace counts them."""
+    strategy: str = ""
+    """The active one, for a tuner that declares strategies. An event may still be one that the strategy
+    before it had seen."""
 
     def propose(
         self,
@@ -69,8 +72,9 @@ class Situation:
             device_netns_cookie=self.netns.cookie if device else GLOBAL,
         )
 
-    def note(self, tunable: str, scenario: str, text: str) -> Note:
-        return Note(tunable=tunable, netns_cookie=self._cookie(tunable), scenario=scenario, text=text)
+    def note(self, tunable: str, scenario: str, text: str, *, acts: int = 0) -> Note:
+        cookie = self._cookie(tunable)
+        return Note(tunable=tunable, netns_cookie=cookie, scenario=scenario, text=text, acts=acts)
 
     def _cookie(self, tunable: str) -> int:
         declared = self.declaration.tunables_by_name[tunable]
@@ -108,6 +112,18 @@ class Policy(Generic[StateT]):
         """A wish for a wake-up came due; also called once per known namespace when the worker starts."""
         return Decision()
 
+    def evaluate(self, strategy: str, states: Mapping[int, StateT], now_ns: int) -> float:
+        """What a strategy is worth, judged from the states of all namespaces by cookie.
+
+        Called for each one when the active one has had its time; the highest value goes on, and between
+        equals the active one. A policy whose tuner declares strategies must define it.
+        """
+        raise NotImplementedError
+
     def tables(self, states: Mapping[int, StateT]) -> list[Table]:
         """The tuner's own tables for the summary, from the states of all namespaces by cookie."""
+        return []
+
+    def map_tables(self, maps: Mapping[str, Sequence[Row]], namespaces: Mapping[int, Netns]) -> list[Table]:
+        """More of them, from the maps that tuner.toml declares under [[tables]]; namespaces by cookie."""
         return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bpftune.ipc.messages import Number, Outcome, Status, TunableView
+from bpftune.ipc.messages import Number, Outcome, Proposal, Status, TunableView
 from bpftune.tuners import correlation, evidence
 from bpftune.tuners.base import Decision, Situation
 from bpftune.tuners.correlation import Correlation
@@ -21,6 +21,7 @@ from bpftune.tuners.evidence import Evidence, Sample, Verdict
 from bpftune.tuners.steps import grow, shrink
 
 REFUSED_PAUSE_NS = 1_000_000_000
+STEP_BACK_NS = 1_000_000_000
 
 HELD = 1.75
 STRIDE = 3
@@ -147,6 +148,20 @@ def weigh(limit: Limit, cost: float, situation: Situation, state: Regulator, dec
     correlation.add(state.rtt, turn.current, cost)
     if turn.current > turn.lowest and correlation.is_harmful(state.rtt):
         _retreat(turn)
+
+
+def step_back(limit: Limit, scenario: str, situation: Situation, state: Regulator) -> Proposal | None:
+    """A step down for a reason of the policy's own; growth stops until the limit is back at its original.
+
+    None while there is nothing to take back, or while the last step may not have shown yet.
+    """
+    turn = _turn(limit, situation, state, Decision())
+    wait_until_ns = max(state.evidence.changed_ns + STEP_BACK_NS, state.paused_until_ns)
+    if turn is None or turn.current <= turn.lowest or situation.now_ns < wait_until_ns:
+        return None
+    _lower(turn, scenario, shrink(turn.current, situation.shift))
+    evidence.freeze(state.evidence)
+    return turn.decision.proposals[0]
 
 
 def settle(limit: Limit, outcome: Outcome, situation: Situation, state: Regulator) -> None:

@@ -45,7 +45,7 @@ class Shortage(msgspec.Struct):
     previous: Value = ()
     """The value before the newest growth; empty when that was undone or has decayed."""
     undone: Value = ()
-    """The value that the newest change gave up for the one before it: to go there again is to swing."""
+    """The value that the newest change gave up: to go straight back there is to swing."""
     swung: bool = False
     """It was wanted again, and refused."""
     observed: Value = ()
@@ -197,7 +197,7 @@ def wake_ns(turn: Turn) -> int | None:
 
 
 def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:
-    old, new = outcome.proposal.expected, outcome.proposal.new
+    old = outcome.proposal.expected
     tally, state.tally, state.swung = state.tally, Tally(), False
     if outcome.proposal.scenario == limit.short:
         state.previous, state.undone = old, ()
@@ -206,7 +206,7 @@ def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> No
         evidence.record_growth(state.evidence, previous=old[0], now_ns=now_ns)
         return
     state.at_cap = False
-    state.previous, state.undone = (), old if new == state.previous else ()
+    state.previous, state.undone = (), old
     record = evidence.record_decay if outcome.proposal.scenario == limit.idle else evidence.record_shrink
     record(state.evidence, now_ns=now_ns)
 

@@ -53,7 +53,7 @@ def _host(spawn: Spawn, parent_pid: int) -> None:
     socket = _connect(spawn.endpoint)
     confinement.forbid_processes()
     try:
-        policy = load_policy(source, compiled)
+        policy = load_policy(source, compiled, evaluates=bool(spawn.declaration.strategies))
     except DeclarationError as error:
         socket.send(to_supervisor.encode(Unusable(why=str(error))))
         _await_end(socket)

@@ -16,6 +16,8 @@ from bpftune.ipc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Deliver,
+    Evaluate,
+    Evaluation,
     Forget,
     Outcome,
     Outcomes,
@@ -24,10 +26,12 @@ from bpftune.ipc.messages import (
     Report,
     Start,
     Summarize,
+    Table,
     ToSupervisor,
     ToWorker,
+    UseStrategy,
 )
-from bpftune.ipc.record import Event, RecordDecoder
+from bpftune.ipc.record import Event, RecordDecoder, decode_row
 from bpftune.tuners.base import Decision, Policy
 from bpftune.workers.states import StateRecords
 from bpftune.workers.views import Views
@@ -64,8 +68,12 @@ class PolicyRunner:
                 return self._start(message, now_ns)
             case Forget():
                 self._forget(message)
+            case UseStrategy():
+                self._views.use(message.strategy)
+            case Evaluate():
+                return [self._evaluate(message.seq, now_ns)]
             case Summarize():
-                return [Report(seq=message.seq, tables=self._policy.tables(self._states.by_cookie))]
+                return [Report(seq=message.seq, tables=self._tables(message))]
             case _:
                 raise ProtocolError(f"cannot handle message: {type(message).__name__} was not expected")
         return []
@@ -85,7 +93,7 @@ class PolicyRunner:
     def _start(self, start: Start, now_ns: int) -> list[ToSupervisor]:
         if start.version != PROTOCOL_VERSION:
             raise ProtocolError(f"cannot start: protocol version {start.version}, ours is {PROTOCOL_VERSION}")
-        self._views = Views(self._declaration, start.shift)
+        self._views = Views(self._declaration, shift=start.shift, strategy=start.strategy)
         for view in start.views:
             self._views.put(view)
         for saved in start.saved:
@@ -143,6 +151,26 @@ class PolicyRunner:
             notes=decision.notes,
             saved=self._states.take_changes(cookie),
         )
+
+    def _evaluate(self, seq: int, now_ns: int) -> Evaluation:
+        return Evaluation(
+            seq=seq,
+            values={
+                strategy.name: float(self._policy.evaluate(strategy.name, self._states.by_cookie, now_ns))
+                for strategy in self._declaration.strategies
+            },
+        )
+
+    def _tables(self, asked: Summarize) -> list[Table]:
+        tables = self._policy.tables(self._states.by_cookie)
+        declared = [table for table in self._declaration.tables if table.map in asked.maps]
+        if not declared:
+            return tables
+        rows = {
+            table.map: [decode_row(table, row.key, row.value) for row in asked.maps[table.map]]
+            for table in declared
+        }
+        return tables + self._policy.map_tables(rows, {one.cookie: one for one in asked.namespaces})
 
     def _forget(self, forget: Forget) -> None:
         self._views.forget(forget.netns_cookie)

@@ -11,13 +11,17 @@ from bpftune.tuners.base import Situation
 
 
 class Views:
-    def __init__(self, declaration: Declaration, shift: int) -> None:
+    def __init__(self, declaration: Declaration, *, shift: int, strategy: str = "") -> None:
         self._declaration = declaration
         self._shift = shift
+        self._strategy = strategy
         self._views: dict[int, View] = {}
 
     def __contains__(self, cookie: int) -> bool:
         return cookie in self._views
+
+    def use(self, strategy: str) -> None:
+        self._strategy = strategy
 
     def put(self, view: View) -> None:
         self._views[view.netns.cookie] = view
@@ -47,5 +51,6 @@ class Views:
             shift=self._shift,
             memory_bytes=view.memory_bytes,
             tunables=tunables,
+            strategy=self._strategy,
             counters=deliver.counters if deliver else {},
         )

@@ -13,6 +13,8 @@
  *					underscores. A member without '?' is always there.
  *	SKB_DROP_REASON_...		the constants named in [enums], where this kernel has them
  *	struct event_<scenario>		struct event_header header; then the event's fields
+ *	struct <map>_key, <map>_value	the fields of [[tables]] map, for the BPF_HASH or BPF_TABLE
+ *					of that name
  *
  * so a probe includes no other header. Types are u8..u64, s8..s64, bool. There are no globals:
  * state lives in maps (BPF_HASH, BPF_ARRAY, BPF_PERCPU_ARRAY, BPF_PERCPU_HASH, BPF_SK_STORAGE,
@@ -60,6 +62,16 @@
  *   NULL check before the next READ, which yields 0. [structs] "a->b" names member b of the
  *   unnamed struct that pointer member a points to. PROBED is 1 in the kprobe flavour.
  *
+ *	TUNABLE(net_ipv4_tcp_mem, 1)	field 1 of a global tunable that says mirror = true, as
+ *					the supervisor last saw or wrote it; 0 where this kernel
+ *					lacks it. Dots and dashes become underscores.
+ *
+ *	READ_UNTYPED(rtable, rt_gw4)		one member, behind a cast that the verifier does
+ *						not believe: the rtable of a dst_entry
+ *
+ *   reads with bpf_probe_read_kernel in every flavour. Kernels locked down for confidentiality
+ *   refuse programs with that call: have it in a probe of its own that the tuner can do without.
+ *
  * Events
  *
  *	struct event_rmem_near_max e = {};
@@ -82,11 +94,13 @@
  *	}
  *
  *	near_full(value, limit)	is value within one step (limit >> shift) of limit?
+ *	learned(old, seen)	old, moved towards seen by the learning rate (seen - old >> shift)
  *	sampled(probe)		true for 1 in 4 calls of that probe on this CPU, and fewer
  *				while those come less than 10 ms apart
  *	is_off(net)		is the tuner off in that namespace? (SEND asks as well)
  *	is_changed(net)		has the supervisor changed a tunable of this tuner there?
  *	is_supervisor()		does the supervisor itself run this?
+ *	is_dry_run()		--dry-run: a probe that acts by itself must not
  *	current_net()		the current task's struct net; needs [structs]
  *				task_struct = ["nsproxy"] and nsproxy = ["net_ns"]
  */
@@ -100,17 +114,19 @@
 #define PROBE(name, args...) static __always_inline int body_##name(args)
 #define PROBE_CTX(name, arg) static __always_inline int body_##name(arg)
 
-#if PROBED
 /* BCC may redefine bpf_probe_read_kernel to the older helper: name it by its number. */
 static long (*read_kernel)(void *dst, u32 size,
 			   const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 
-#define READ(ptr, path)                                               \
+#define READ_UNTYPED(ptr, path)                                       \
 	({                                                            \
-		__typeof__((ptr)->path) __value = 0;                  \
+		__typeof__((ptr)->path) __value = { 0 };              \
 		read_kernel(&__value, sizeof(__value), &(ptr)->path); \
 		__value;                                              \
 	})
+
+#if PROBED
+#define READ(ptr, path) READ_UNTYPED(ptr, path)
 #define READ_BITS(ptr, member)                                                 \
 	({                                                                     \
 		__typeof__((ptr)->__bits_##member) __unit = {};                \
@@ -151,6 +167,8 @@ struct event_header {
 struct settings {
 	u32 shift;
 	u32 supervisor_pid;
+	u32 dry_run;
+	u32 pad;
 };
 
 /* One tuner in one namespace. */
@@ -186,6 +204,24 @@ BPF_TABLE("hash", struct place, u8, shared_changed, 16384);
 BPF_TABLE("lru_hash", struct place, struct rate, shared_rates, 16384);
 BPF_TABLE("percpu_hash", u32, struct counters, shared_counters, 512);
 
+#if MIRROR_COUNT
+/* As wide as a tunable may be. */
+struct tunable {
+	s64 fields[8];
+};
+
+BPF_ARRAY(mirror, struct tunable, MIRROR_COUNT);
+
+static __always_inline s64 read_mirror(int index, int field)
+{
+	struct tunable *tunable = mirror.lookup(&index);
+
+	return tunable ? tunable->fields[field & 7] : 0;
+}
+
+#define TUNABLE(name, field) read_mirror(MIRROR_##name, field)
+#endif
+
 /* One slot per probe of this tuner. */
 BPF_PERCPU_ARRAY(samples, struct sample, PROBE_COUNT);
 
@@ -199,12 +235,28 @@ static __always_inline bool near_full(s64 value, s64 limit)
 	return value + (limit >> (settings->shift & 63)) >= limit;
 }
 
+static __always_inline s64 learned(s64 old, s64 seen)
+{
+	int zero = 0;
+	struct settings *settings = shared_settings.lookup(&zero);
+
+	return settings ? old + ((seen - old) >> (settings->shift & 63)) : old;
+}
+
 static __always_inline bool is_supervisor(void)
 {
 	int zero = 0;
 	struct settings *settings = shared_settings.lookup(&zero);
 
 	return settings && settings->supervisor_pid == bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline bool is_dry_run(void)
+{
+	int zero = 0;
+	struct settings *settings = shared_settings.lookup(&zero);
+
+	return !settings || settings->dry_run;
 }
 
 static __always_inline bool is_off(struct net *net)

@@ -35,8 +35,11 @@ class RunTime:
 
 def held(pid: int) -> set[Object]:
     """What a process has descriptors of; a link counts with its program."""
-    infos = (entry.read_text() for entry in Path(f"/proc/{pid}/fdinfo").iterdir())
-    return {(kind, int(number)) for info in infos for kind, number in _ID.findall(info)}
+    found: set[Object] = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as that of a listing of our own is
+            found |= {(kind, int(number)) for kind, number in _ID.findall(entry.read_text())}
+    return found
 
 
 def existing(objects: set[Object]) -> set[Object]:

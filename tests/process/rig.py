@@ -19,7 +19,7 @@ from typing import TypeVar
 import zmq
 
 from bpftune.ipc.declaration import EventField, load_declaration
-from bpftune.ipc.messages import Answer, Netns, Outcome, Status, TunableView, View
+from bpftune.ipc.messages import Answer, Netns, Outcome, Status, Summarize, TunableView, View
 from bpftune.ipc.record import HEADER, payload_struct
 from bpftune.supervisor.forkserver import ForkServer
 from bpftune.supervisor.loop import Loop
@@ -51,6 +51,19 @@ scenarios = ["full"]
 hooks = ["tp_btf:fill"]
 """
 
+_STRATEGIES = """
+[[strategies]]
+name = "calm"
+description = "Made for a test"
+timeout_s = 1
+probes = []
+[[strategies]]
+name = "eager"
+description = "Made for a test"
+timeout_s = 1
+probes = ["fill"]
+"""
+
 _EVENT_FIELDS = [EventField("u32", "used", 0)]
 
 _POLICY_HEAD = """
@@ -80,10 +93,12 @@ def on_outcome(self, outcome, situation, state):
 
 
 def make_folder(directory: Path, name: str, policy: str) -> Path:
-    """A tuner folder whose policy class has the methods of `policy`."""
+    """A tuner folder whose policy class has the methods of `policy`; it has two strategies if that can
+    evaluate them."""
     folder = directory / name
     folder.mkdir(exist_ok=True)
-    (folder / "tuner.toml").write_text(_DECLARATION.format(name=name))
+    strategies = _STRATEGIES if "def evaluate" in policy else ""
+    (folder / "tuner.toml").write_text(_DECLARATION.format(name=name) + strategies)
     methods = textwrap.indent(textwrap.dedent(policy), "    ")
     (folder / "policy.py").write_text(_POLICY_HEAD + methods)
     return folder
@@ -123,6 +138,9 @@ class Desk:
             self.values[proposal.netns_cookie] = proposal.new[0]
             outcomes.append(Outcome(proposal=proposal, status=Status.APPLIED, current=proposal.new))
         return outcomes
+
+    def summarize(self, tuner: str, seq: int) -> Summarize:
+        return Summarize(seq=seq)
 
     def log_worker(self, tuner: str, text: str, priority: int) -> None:
         self.lines.append(f"{tuner}: {text}")

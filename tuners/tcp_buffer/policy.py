@@ -1,95 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sizes tcp_rmem and tcp_wmem to what the paths in use can carry.
+"""Sizes TCP's buffers, its memory and its backlog of handshakes to what is in use.
 
-Turns the probes' events into readings for one Regulator per direction; growth.py decides. A socket
-that its buffer limit holds back shows the bytes it moves per round trip; the limit has to hold
-twice that. What round trips take longer than the path itself needs, a quarter more allowed, is
-queueing, which no buffer cures, so it does not count towards the need.
+Each concern is a module: buffers.py, memory.py, handshakes.py. Here events, outcomes and timers find
+theirs.
 """
 
 from __future__ import annotations
 
-from mmap import PAGESIZE
-
 import msgspec
 
-from bpftune.ipc.messages import Number, Outcome, Status
+from bpftune.ipc.declaration import Scope
+from bpftune.ipc.messages import GLOBAL, Outcome
 from bpftune.ipc.record import Event
 from bpftune.tuners.base import Decision, Policy, Situation
-from bpftune.tuners.evidence import Sample
-from bpftune.tuners.growth import Limit, Reading, Regulator, expire, react, settle, wake_ns
+from bpftune.tuners.loan import Loan
 
-MODERATE_RCVBUF = "net.ipv4.tcp_moderate_rcvbuf"
-
-RECEIVE = Limit(
-    tunable="net.ipv4.tcp_rmem",
-    field=2,
-    default_field=1,
-    near="rcvbuf_near_limit",
-    unpaid="rmem_growth_unpaid",
-    delays="rmem_growth_delays",
-    idle="rmem_growth_idle",
-)
-SEND = Limit(
-    tunable="net.ipv4.tcp_wmem",
-    field=2,
-    default_field=1,
-    near="sndbuf_near_limit",
-    unpaid="wmem_growth_unpaid",
-    delays="wmem_growth_delays",
-    idle="wmem_growth_idle",
-)
-
-PATHS_PER_LIMIT = 16
-"""The limit may hold this many bandwidth-delay products ..."""
-LEAST_CEILING_BYTES = 6 << 20
-"""... or tcp_rmem's classic maximum: Linux kernel Documentation/networking/ip-sysctl.rst, tcp_rmem."""
-
-RATIO_ONE = 256
-"""scaling_ratio of a buffer without overhead: Linux kernel commit dfa2f0483360 ("tcp: get rid of
-sysctl_tcp_adv_win_scale") (in v6.6)."""
-RATIO_ASSUMED = 128
-RATIO_LEAST = 64
-
-PRESSURE_SHARE = 16
-"""The kernel starts TCP memory pressure near a sixteenth of memory: tcp_init_mem() in
-net/ipv4/tcp.c."""
-
-NO_RTT_US = 2**32 - 1
-"""What struct minmax holds while nothing was measured."""
+from . import buffers, handshakes, memory
+from .buffers import Buffers
+from .handshakes import Handshakes
+from .memory import Pool
 
 
 class TcpBufferState(msgspec.Struct):
-    receive: Regulator = msgspec.field(default_factory=Regulator)
-    send: Regulator = msgspec.field(default_factory=Regulator)
+    """The record of cookie 0 holds the pool, that of a namespace the rest."""
 
-
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """One socket at one moment, whichever way its data goes."""
-
-    rtt_us: int
-    min_rtt_us: int
-    bytes_per_rtt: int
-    """At the smoothed RTT, queueing included."""
-    ratio: int
-    """Payload in 256 bytes of buffer."""
-
-    @property
-    def need_bytes(self) -> int:
-        """Buffer for twice what the path itself takes per round trip."""
-        unqueued_us = min(self.rtt_us, self.min_rtt_us + self.min_rtt_us // 4)
-        return 2 * self.bytes_per_rtt * unqueued_us // self.rtt_us * RATIO_ONE // self.ratio
-
-    @property
-    def enough_bytes(self) -> int:
-        """The same without any allowance for queueing; 0 where nothing tells the path from its queues."""
-        if self.min_rtt_us == self.rtt_us:
-            return 0
-        return 2 * self.bandwidth_delay_bytes * RATIO_ONE // self.ratio
-
-    @property
-    def bandwidth_delay_bytes(self) -> int:
-        return self.bytes_per_rtt * self.min_rtt_us // self.rtt_us
+    pool: Pool = msgspec.field(default_factory=Pool)
+    metrics: Loan = msgspec.field(default_factory=Loan)
+    buffers: Buffers = msgspec.field(default_factory=Buffers)
+    handshakes: Handshakes = msgspec.field(default_factory=Handshakes)
 
 
 class TcpBuffer(Policy[TcpBufferState]):
@@ -97,139 +35,52 @@ class TcpBuffer(Policy[TcpBufferState]):
 
     def on_event(self, event: Event, situation: Situation, state: TcpBufferState) -> Decision:
         decision = Decision()
-        if event.scenario == RECEIVE.near:
-            flow = _receiving(event)
-            react(RECEIVE, _reading(RECEIVE, event, flow, situation), situation, state.receive, decision)
-            _moderate(situation, decision)
-        else:
-            flow = _sending(event)
-            react(SEND, _reading(SEND, event, flow, situation), situation, state.send, decision)
-        return _with_wake(decision, situation, state)
+        match event.scenario:
+            case "rcvbuf_near_limit" | "sndbuf_near_limit":
+                buffers.react(event, situation, state.buffers, decision)
+            case "memory_near_pressure" | "memory_near_exhaustion" | "large_pages_allowed":
+                memory.react(event, situation, state.pool, decision)
+            case "metrics_unsaved" | "metrics_saved":
+                memory.react_here(event, situation, state.metrics, decision)
+            case "syn_queue_full":
+                handshakes.react(event, situation, state.handshakes, decision)
+        if event.scenario == "metrics_unsaved" and not memory.may_grow(situation):
+            buffers.take_back(memory.numbers(event), situation, state.buffers, decision)
+        # Its tunables do not tell whose record this is: every situation has the global ones as well.
+        scope = situation.declaration.scenarios_by_id[event.scenario].scope
+        return _with_wake(scope, decision, situation, state)
 
     def on_outcome(self, outcome: Outcome, situation: Situation, state: TcpBufferState) -> Decision:
         decision = Decision()
-        for limit, regulator in _sides(state):
-            if outcome.proposal.tunable == limit.tunable:
-                settle(limit, outcome, situation, regulator)
-        if outcome.status is Status.APPLIED and outcome.proposal.tunable == RECEIVE.tunable:
-            _unmoderate(situation, decision)
-        return _with_wake(decision, situation, state)
+        memory.settle(outcome, situation.now_ns, state.pool)
+        memory.settle_here(outcome, situation.now_ns, state.metrics)
+        buffers.settle(outcome, situation, state.buffers, decision)
+        handshakes.settle(outcome, situation.now_ns, state.handshakes)
+        return _with_wake(_scope(situation), decision, situation, state)
 
     def on_timer(self, situation: Situation, state: TcpBufferState) -> Decision:
         decision = Decision()
-        for limit, regulator in _sides(state):
-            expire(limit, situation, regulator, decision)
-        return _with_wake(decision, situation, state)
+        if _scope(situation) is Scope.GLOBAL:
+            memory.expire(situation, state.pool, decision)
+        else:
+            memory.expire_here(situation, state.metrics, decision)
+            buffers.expire(situation, state.buffers, decision)
+            handshakes.expire(situation, state.handshakes, decision)
+        return _with_wake(_scope(situation), decision, situation, state)
 
 
-def _sides(state: TcpBufferState) -> tuple[tuple[Limit, Regulator], ...]:
-    return (RECEIVE, state.receive), (SEND, state.send)
+def _scope(situation: Situation) -> Scope:
+    return Scope.GLOBAL if situation.netns.cookie == GLOBAL else Scope.NETNS
 
 
-def _with_wake(decision: Decision, situation: Situation, state: TcpBufferState) -> Decision:
-    due = [wake_ns(limit, situation, regulator) for limit, regulator in _sides(state)]
+def _with_wake(scope: Scope, decision: Decision, situation: Situation, state: TcpBufferState) -> Decision:
+    if scope is Scope.GLOBAL:
+        due = memory.due_ns(situation, state.pool)
+    else:
+        due = [
+            *memory.due_here_ns(situation, state.metrics),
+            *buffers.due_ns(situation, state.buffers),
+            *handshakes.due_ns(situation, state.handshakes),
+        ]
     decision.wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
     return decision
-
-
-def _receiving(event: Event) -> Flow:
-    rtt_us = event["rcv_rtt_us"] or event["srtt_us"] or 1
-    ratio = event["scaling_ratio"] or RATIO_ASSUMED
-    return Flow(
-        rtt_us=rtt_us,
-        min_rtt_us=_least_rtt_us(event["min_rtt_us"], rtt_us),
-        bytes_per_rtt=_per_rtt(event, rtt_us, event["space_bytes"]),
-        ratio=max(RATIO_LEAST, ratio),
-    )
-
-
-def _sending(event: Event) -> Flow:
-    rtt_us = event["srtt_us"] or 1
-    window_bytes = event["snd_cwnd"] * event["mss_bytes"]
-    most = window_bytes if event["interval_ns"] else min(window_bytes, event["queued_bytes"])
-    return Flow(
-        rtt_us=rtt_us,
-        min_rtt_us=_least_rtt_us(event["min_rtt_us"], rtt_us),
-        bytes_per_rtt=_per_rtt(event, rtt_us, most),
-        ratio=RATIO_ASSUMED,
-    )
-
-
-def _least_rtt_us(measured_us: int, rtt_us: int) -> int:
-    """The path's RTT without queues; where it was not measured, the smoothed one."""
-    return min(measured_us, rtt_us) if 0 < measured_us < NO_RTT_US else rtt_us
-
-
-def _per_rtt(event: Event, rtt_us: int, most: int) -> int:
-    """Bytes per RTT: the measured rate if there is one yet, in no case more than the kernel's own count.
-
-    Either is noisy upwards: the rate over few round trips, the kernel's count by being a maximum.
-    """
-    if not event["interval_ns"]:
-        return most
-    return min(most, event["moved_bytes"] * rtt_us * 1000 // event["interval_ns"])
-
-
-def _reading(limit: Limit, event: Event, flow: Flow, situation: Situation) -> Reading:
-    view = situation.tunables.get(limit.tunable)
-    original = view.original[limit.field] if view is not None else 0
-    return Reading(
-        time_ns=event.time_ns,
-        need=flow.need_bytes,
-        enough=flow.enough_bytes,
-        ceiling=max(original, PATHS_PER_LIMIT * flow.bandwidth_delay_bytes, LEAST_CEILING_BYTES),
-        growable=event["allocated_pages"] * PAGESIZE < situation.memory_bytes // PRESSURE_SHARE,
-        amount_per_round=flow.bandwidth_delay_bytes,
-        sample=_sample(event, flow),
-        rtt_us=flow.rtt_us,
-        numbers=_numbers(event, flow),
-    )
-
-
-def _sample(event: Event, flow: Flow) -> Sample | None:
-    if not event["interval_ns"]:
-        return None
-    return Sample(
-        amount=event["moved_bytes"],
-        rounds=event["interval_ns"] / (1000 * flow.min_rtt_us),
-        start_ns=event.time_ns - event["interval_ns"],
-        end_ns=event.time_ns,
-    )
-
-
-def _numbers(event: Event, flow: Flow) -> dict[str, Number]:
-    return {
-        **event.numbers,
-        "rtt_us": flow.rtt_us,
-        "bytes_per_rtt": flow.bytes_per_rtt,
-        "bandwidth_delay_bytes": flow.bandwidth_delay_bytes,
-        "need_bytes": flow.need_bytes,
-        "suppressed": event.suppressed,
-    }
-
-
-def _moderate(situation: Situation, decision: Decision) -> None:
-    """A raised limit means nothing to sockets that do not adjust themselves."""
-    view = situation.tunables.get(MODERATE_RCVBUF)
-    if view is None or not view.adopted or view.current[0] == 1:
-        return
-    for proposal in decision.proposals:
-        if proposal.scenario == RECEIVE.near:
-            wanted = situation.propose(
-                MODERATE_RCVBUF, (1,), "rcvbuf_moderation_off", {"rmem_max": proposal.new[RECEIVE.field]}
-            )
-            decision.proposals.append(wanted)
-            return
-
-
-def _unmoderate(situation: Situation, decision: Decision) -> None:
-    """Once the limit is the administrator's again, so is moderation."""
-    limit = situation.tunables.get(RECEIVE.tunable)
-    view = situation.tunables.get(MODERATE_RCVBUF)
-    if limit is None or view is None or limit.current != limit.original or view.current == view.original:
-        return
-    decision.proposals.append(
-        situation.propose(
-            MODERATE_RCVBUF, view.original, "rcvbuf_moderation_done", {"rmem_max": limit.current[2]}
-        )
-    )

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Sockets that the largest allowed buffer holds back: receivers through tcp_rcv_space_adjust,
- * senders through the per-RTT callback of sockops. Neither follows every segment.
+ * senders through the per-RTT callback of sockops. Neither follows every segment. On the way: the
+ * memory that all TCP sockets hold together, and handshakes that pile up at listeners.
  */
 #include "bpftune.h"
 
 /* include/net/sock.h: the application set the size itself, the limit does not concern it. */
 #define SOCK_SNDBUF_LOCK 1
 #define SOCK_RCVBUF_LOCK 2
+
+#define IPPROTO_TCP 6
 
 #define RECEIVING 0
 #define SENDING 1
@@ -39,6 +42,37 @@ struct sample_out {
 
 BPF_TABLE("lru_hash", struct mark_key, struct mark, marks, 8192);
 
+/* A shortage of memory is told of again when it is this much worse, or this much later. */
+#define WORSE_SHIFT 4
+#define STILL_NS 1000000000ULL
+
+/* What was told last about all of TCP's memory; no pages: nothing that still holds. */
+#define NEAR_PRESSURE 0
+#define NEAR_EXHAUSTION 1
+
+struct told {
+	u64 time_ns;
+	s64 pages;
+};
+
+BPF_ARRAY(tolds, struct told, 2);
+
+/* The namespaces, by cookie, that were told of a shortage and not yet of its end, and when. */
+BPF_TABLE("lru_hash", u64, u64, short_of_memory, 4096);
+
+/* A peer that has not finished its handshake after that time gets another answer, see
+ * PROBE(listen). */
+#define HANDSHAKE_NS 1000000000ULL
+
+/* Handshakes that a namespace's listeners began since a moment at most HANDSHAKE_NS ago. */
+struct handshakes {
+	u64 since_ns;
+	u32 unfinished;
+	u32 pad;
+};
+
+BPF_TABLE("lru_hash", u64, struct handshakes, begun, 4096);
+
 /*
  * What the socket moved since its last sample, exactly; both 0 if it had none. False while less
  * than two round trips have passed: windows come in bursts, less than that says nothing. An address
@@ -68,6 +102,182 @@ static __always_inline s64 allocated_pages(struct sock *sk)
 	struct proto *prot = READ(sk, __sk_common.skc_prot);
 
 	return READ(READ(prot, memory_allocated), counter);
+}
+
+static __always_inline bool is_worse(int kind, s64 pages, s64 limit, u64 now_ns)
+{
+	struct told *told = tolds.lookup(&kind);
+
+	return told && (now_ns - told->time_ns >= STILL_NS ||
+			pages >= told->pages + (limit >> WORSE_SHIFT));
+}
+
+static __always_inline void remember(int kind, s64 pages, u64 now_ns)
+{
+	struct told *told = tolds.lookup(&kind);
+
+	if (told) {
+		told->time_ns = now_ns;
+		told->pages = pages;
+	}
+}
+
+/* One namespace's part in a shortage. All events about memory have the same fields. */
+static __always_inline void tell_shortage(struct net *net, struct event_metrics_unsaved *e,
+					  u64 now_ns)
+{
+	u64 cookie = READ(net, net_cookie);
+	u64 *told_ns = short_of_memory.lookup(&cookie);
+
+	if (told_ns && now_ns - *told_ns < STILL_NS)
+		return;
+	if (!SEND(metrics_unsaved, net, e))
+		short_of_memory.update(&cookie, &now_ns);
+}
+
+/* TCP holds so little that the kernel itself would end a memory pressure. */
+static __always_inline void tell_ease(struct net *net, struct event_metrics_saved *e)
+{
+	struct event_large_pages_allowed *global = (struct event_large_pages_allowed *)e;
+	u64 cookie = READ(net, net_cookie);
+	int kind = NEAR_EXHAUSTION;
+	struct told *told;
+
+	told = tolds.lookup(&kind);
+	if (!told || !told->time_ns)
+		return;
+	if (told->pages && !SEND(large_pages_allowed, net, global))
+		told->pages = 0;
+	if (short_of_memory.lookup(&cookie) && !SEND(metrics_saved, net, e))
+		short_of_memory.delete(&cookie);
+}
+
+/*
+ * How much memory all TCP sockets hold, at a moment when one of them does something. CPUs keep up
+ * to 1 MiB each of that count to themselves, so it may be a little off, and below 0.
+ */
+static __always_inline void look_at_memory(struct sock *sk, struct net *net)
+{
+	struct event_memory_near_pressure e = {};
+	u64 now_ns;
+
+	e.allocated_pages = allocated_pages(sk);
+	e.tcp_mem[0] = TUNABLE(net_ipv4_tcp_mem, 0);
+	e.tcp_mem[1] = TUNABLE(net_ipv4_tcp_mem, 1);
+	e.tcp_mem[2] = TUNABLE(net_ipv4_tcp_mem, 2);
+	if (!e.tcp_mem[2])
+		return;
+	if (near_full(e.allocated_pages, e.tcp_mem[2])) {
+		now_ns = bpf_ktime_get_ns();
+		tell_shortage(net, (struct event_metrics_unsaved *)&e, now_ns);
+		if (is_worse(NEAR_EXHAUSTION, e.allocated_pages, e.tcp_mem[2], now_ns) &&
+		    !SEND(memory_near_exhaustion, net, (struct event_memory_near_exhaustion *)&e))
+			remember(NEAR_EXHAUSTION, e.allocated_pages, now_ns);
+	} else if (near_full(e.allocated_pages, e.tcp_mem[1])) {
+		now_ns = bpf_ktime_get_ns();
+		if (is_worse(NEAR_PRESSURE, e.allocated_pages, e.tcp_mem[1], now_ns) &&
+		    !SEND(memory_near_pressure, net, &e))
+			remember(NEAR_PRESSURE, e.allocated_pages, now_ns);
+	} else if (e.allocated_pages <= e.tcp_mem[0]) {
+		tell_ease(net, (struct event_metrics_saved *)&e);
+	}
+}
+
+/* A socket is refused memory because TCP as a whole has reached its maximum. */
+PROBE(exceed, struct sock *sk)
+{
+	if (READ_BITS(sk, sk_protocol) == IPPROTO_TCP)
+		look_at_memory(sk, READ(sk, __sk_common.skc_net.net));
+	return 0;
+}
+
+/* When many sockets that held memory go, the last of them sees the end of the shortage. */
+PROBE(close, struct sock *sk, int state)
+{
+	if (state == BPF_TCP_CLOSE && READ_BITS(sk, sk_protocol) == IPPROTO_TCP)
+		look_at_memory(sk, READ(sk, __sk_common.skc_net.net));
+	return 0;
+}
+
+/*
+ * How many unfinished handshakes tcp_max_syn_backlog allows each listener: without cookies its last
+ * quarter is kept for peers that are known, see tcp_conn_request(). With cookies it means nothing.
+ */
+static __always_inline u32 backlog_limit(struct net *net)
+{
+	s32 backlog = READ(net, ipv4.sysctl_max_syn_backlog);
+
+	return backlog - (backlog >> 2);
+}
+
+static __always_inline void tell_queue_full(struct sock *sk, struct net *net, u32 unfinished,
+					    u32 limit, u32 listen_backlog)
+{
+	struct event_syn_queue_full e = {};
+
+	e.handshakes = unfinished;
+	e.handshakes_limit = limit;
+	e.listen_backlog = listen_backlog;
+	e.max_syn_backlog = READ(net, ipv4.sysctl_max_syn_backlog);
+	e.syncookies = READ(net, ipv4.sysctl_tcp_syncookies);
+	e.allocated_pages = allocated_pages(sk);
+	SEND(syn_queue_full, net, &e);
+}
+
+/*
+ * A SYN came in, where the hook is tcp_conn_request(), or the answer to an earlier one was not
+ * taken and is repeated. In both cases sk listens, and its queue may be full of those whom nobody
+ * will hear of again. Listeners are not locked here.
+ */
+PROBE(listen, struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)TCP_SOCK(sk);
+	u32 unfinished, listen_backlog, limit;
+	struct net *net;
+
+	if (!icsk)
+		return 0;
+	net = READ(sk, __sk_common.skc_net.net);
+	unfinished = READ(icsk, icsk_accept_queue.qlen.counter);
+	listen_backlog = READ(sk, sk_max_ack_backlog);
+	/* Full means more than that. */
+	limit = listen_backlog + 1;
+	if (!READ(net, ipv4.sysctl_tcp_syncookies) && backlog_limit(net) < limit)
+		limit = backlog_limit(net);
+	if (near_full(unfinished, limit))
+		tell_queue_full(sk, net, unfinished, limit, listen_backlog);
+	return 0;
+}
+
+/* A listener took a handshake into its queue. */
+static __always_inline void count_handshake(u64 cookie)
+{
+	struct handshakes first = { .since_ns = bpf_ktime_get_ns(), .unfinished = 1 };
+	struct handshakes *handshakes = begun.lookup(&cookie);
+
+	if (!handshakes || first.since_ns - handshakes->since_ns > HANDSHAKE_NS)
+		begun.update(&cookie, &first);
+	else
+		__sync_fetch_and_add(&handshakes->unfinished, 1);
+}
+
+/*
+ * A peer finished its handshake. Who answers in time never shows in PROBE(listen), however many
+ * there are at once. Those of all listeners in the namespace count as one queue here: the policy
+ * looks at what the kernel refused before it does anything.
+ */
+static __always_inline void finish_handshake(struct sock *sk, struct net *net)
+{
+	u64 cookie = READ(net, net_cookie);
+	struct handshakes *handshakes = begun.lookup(&cookie);
+	u32 unfinished;
+
+	if (!handshakes || !handshakes->unfinished)
+		return;
+	unfinished = handshakes->unfinished;
+	__sync_fetch_and_add(&handshakes->unfinished, -1);
+	if (!READ(net, ipv4.sysctl_tcp_syncookies) && near_full(unfinished, backlog_limit(net)))
+		tell_queue_full(sk, net, unfinished, backlog_limit(net), 0);
 }
 
 /*
@@ -125,20 +335,17 @@ PROBE(receive, struct sock *sk)
  * the window still open and the application waiting for room: if that time has grown, the send
  * buffer was what the flow waited for. In jiffies, so waits on a LAN do not count.
  */
-static __always_inline void look_at_sender(struct tcp_sock *tp)
+static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk, struct net *net)
 {
 	struct event_sndbuf_near_limit e = {};
 	struct mark_key key = { .direction = SENDING };
-	struct sock *sk = (struct sock *)tp;
 	struct sample_out out = {};
 	struct mark now = {};
 	struct mark *mark;
-	struct net *net;
 	s64 limit;
 
 	if (READ_BITS(sk, sk_userlocks) & SOCK_SNDBUF_LOCK)
 		return;
-	net = READ(sk, __sk_common.skc_net.net);
 	limit = READ(net, ipv4.sysctl_tcp_wmem[2]);
 	e.sk_sndbuf = READ(sk, sk_sndbuf);
 	if (!near_full(e.sk_sndbuf, limit))
@@ -167,22 +374,35 @@ static __always_inline void look_at_sender(struct tcp_sock *tp)
 	SEND(sndbuf_near_limit, net, &e);
 }
 
+/* For handshakes and for connections; what a handshake belongs to cannot be reached from here. */
 PROBE_CTX(send, struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *bpf_sk = ctx->sk;
+	u32 op = ctx->op;
 	struct tcp_sock *tp;
+	struct sock *sk;
+	struct net *net;
 
-	switch (ctx->op) {
-	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		bpf_sock_ops_cb_flags_set(ctx,
-					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
+	if (op == BPF_SOCK_OPS_TIMEOUT_INIT && !ctx->is_fullsock) {
+		count_handshake(bpf_get_netns_cookie(ctx));
 		return 1;
-	case BPF_SOCK_OPS_RTT_CB:
-		tp = sk ? TCP_SOCK(sk) : NULL;
-		if (tp)
-			look_at_sender(tp);
 	}
+	if (op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB &&
+	    op != BPF_SOCK_OPS_RTT_CB)
+		return 1;
+	tp = bpf_sk ? TCP_SOCK(bpf_sk) : NULL;
+	if (!tp)
+		return 1;
+	sk = (struct sock *)tp;
+	net = READ(sk, __sk_common.skc_net.net);
+	look_at_memory(sk, net);
+	if (op == BPF_SOCK_OPS_RTT_CB) {
+		look_at_sender(tp, sk, net);
+		return 1;
+	}
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
+	if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		finish_handshake(sk, net);
 	return 1;
 }
 

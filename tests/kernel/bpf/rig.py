@@ -46,9 +46,9 @@ class Rig:
 
 
 @contextmanager
-def opened(cache: Path, *, legacy: bool = False, shift: int = 2) -> Iterator[Rig]:
+def opened(cache: Path, *, legacy: bool = False, shift: int = 2, dry_run: bool = False) -> Iterator[Rig]:
     lines: list[str] = []
-    bpf = Bpf(cache_dir=cache, shift=shift, log=lines.append, legacy=legacy)
+    bpf = Bpf(cache_dir=cache, shift=shift, log=lines.append, legacy=legacy, dry_run=dry_run)
     try:
         yield Rig(bpf=bpf, lines=lines)
     finally:

@@ -6,6 +6,7 @@ The probe under test fires when this process writes a sysctl, so every event is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -23,7 +24,7 @@ from tests.waiting import wait_for
 SO_NETNS_COOKIE = 71
 INTERVAL_NS = 25_000_000
 TASK = 'task_struct = ["nsproxy"]\nnsproxy = ["net_ns"]'
-FIELDS = ("u64 value", "u32 changed", "u32 near", "u32 sampled", "u32 pad[100]")
+FIELDS = ("u64 value", "u32 changed", "u32 near", "u32 sampled", "u32 dry_run", "u32 pad[98]")
 TICK = """
 PROBE_CTX(tick, struct bpf_sysctl *ctx)
 {
@@ -35,6 +36,7 @@ PROBE_CTX(tick, struct bpf_sysctl *ctx)
 	e.changed = is_changed(current_net());
 	e.near = near_full(74, 100) | near_full(75, 100) << 1 | near_full(-1, -1) << 2;
 	e.sampled = sampled(tick);
+	e.dry_run = is_dry_run();
 	%s(seen, current_net(), &e);
 	return 1;
 }
@@ -71,10 +73,11 @@ class Ticker:
 
 
 @pytest.fixture
-def make_ticker(tmp_path: Path, netns: Namespace) -> Iterator[Callable[[str], Ticker]]:
-    with opened(tmp_path / "cache") as rig:
+def make_ticker(tmp_path: Path, netns: Namespace) -> Iterator[Callable[..., Ticker]]:
+    with contextlib.ExitStack() as stack:
 
-        def make(send: str) -> Ticker:
+        def make(send: str, *, dry_run: bool = False) -> Ticker:
+            rig = stack.enter_context(opened(tmp_path / "cache", dry_run=dry_run))
             folder = make_tuner(
                 tmp_path,
                 "ticker",
@@ -149,6 +152,15 @@ def test_probes_know_what_was_changed(make_ticker: Callable[[str], Ticker]) -> N
     ticker.fire()
 
     assert [event["changed"] for event in ticker.rig.events()] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_probes_know_whether_they_may_act(make_ticker: Callable[..., Ticker], dry_run: bool) -> None:
+    ticker = make_ticker("SEND", dry_run=dry_run)
+    ticker.fire()
+
+    (event,) = ticker.rig.events()
+    assert event["dry_run"] == dry_run
 
 
 def test_near_full_takes_the_shift_of_the_settings(make_ticker: Callable[[str], Ticker]) -> None:

@@ -106,7 +106,8 @@ def test_rmem_grows_for_a_bulk_receiver_and_only_there(
     print(f"{tuner['changes']} changes to {values[-1]}, event to write in us: {tuner['write_latency_us']}")
     assert f"-> ({distant.b.read_sysctl(RMEM)}) in netns '{distant.b.name}'" in tuner["last_change"]
     hooks = {hook["probe"]: hook["hook"] for hook in tuner["hooks"]}
-    assert hooks == {"receive": "tp_btf:tcp_rcv_space_adjust", "send": "sockops", "adopt": "iter:tcp"}
+    expected = {"receive": "tp_btf:tcp_rcv_space_adjust", "send": "sockops", "adopt": "iter:tcp"}
+    assert hooks.items() >= expected.items()
     assert all(0 < latency < 5_000_000 * SCALE for latency in tuner["write_latency_us"])
     summary = daemon.stop().summary
     assert (
@@ -177,7 +178,7 @@ def test_sockets_with_sizes_of_their_own_cause_nothing(distant: Pair, start_daem
             assert traffic.send(distant.a, to, seconds=CONNECTION_S, sndbuf_bytes=32768) >= CHUNK_BYTES
 
     tuner = daemon.tuner(TUNER)
-    assert [counted["sent"] for counted in tuner["counters"]] == [0, 0]
+    assert not any(counted["sent"] for counted in tuner["counters"])
     assert snapshot(distant.a, distant.b) == before
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bpftune.bpf.source import make_unit
 from bpftune.bpf.unit import Flavour, Signature, Unit
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration import Declaration, MapTable
 from bpftune.ipc.errors import CompileError
 from tests.unit.bpf.made import PROBE_TEXT, declaration, folder, probe
 
@@ -124,6 +125,14 @@ def test_a_unit_survives_the_way_to_the_child(tmp_path: Path) -> None:
     unit = made(tmp_path, declaration(probe("create", "tp_btf:neigh_create")))
 
     assert Unit.from_json(unit.as_json()) == unit
+
+
+def test_rows_of_tables_are_structs_as_python_unpacks_them(tmp_path: Path) -> None:
+    table = MapTable(map="places", key=["u64 netns_cookie", "u8 address[16]"], value=["u32 seen"])
+    body = made(tmp_path, msgspec.structs.replace(declaration(), tables=[table])).body
+
+    assert "struct places_key { u64 netns_cookie; u8 address[16]; } __attribute__((aligned(8)));" in body
+    assert "struct places_value { u32 seen; } __attribute__((aligned(8)));" in body
 
 
 def test_a_rung_may_name_another_body(tmp_path: Path) -> None:

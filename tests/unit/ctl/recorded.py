@@ -16,6 +16,7 @@ from bpftune.ipc.control import (
     RollbackReply,
     ScenarioCounters,
     StatusReply,
+    StrategyStatus,
     SummaryReply,
     SupportReply,
     TunablesReply,
@@ -62,6 +63,13 @@ TCP_BUFFER = TunerStatus(
             hook=None,
             refused={"fentry:tcp_sndbuf_expand": "Operation not permitted (EPERM), lockdown"},
         ),
+        HookStatus(
+            probe="rcv_sampled",
+            scenarios=["rcvbuf_full"],
+            hook="raw_tp:tcp_rcv_space_adjust",
+            refused={},
+            resting=True,
+        ),
     ],
     counters=[ScenarioCounters(scenario="rcvbuf_full", sent=1234567, suppressed=99, dropped=1)],
     overrides=[
@@ -73,6 +81,10 @@ TCP_BUFFER = TunerStatus(
             new="4096 131072 1310720",
             since_s=NOW_S - 3600,
         )
+    ],
+    strategies=[
+        StrategyStatus(name="sampled", description="Looks at some.", timeout_s=10, active=False, value=None),
+        StrategyStatus(name="every", description="Looks at all.", timeout_s=60, active=True, value=2.5),
     ],
     write_latency_us=[410, 380, 2900, 450],
     left_alone=["net.ipv4.tcp_no_ssthresh_metrics_save"],

@@ -14,7 +14,7 @@ from bpftune.ipc.control import Failure, LogEvent, Reply
 from tests.unit.ctl import recorded
 
 NETNS = {"cookie", "inum", "name", "initial"}
-HOOK = {"probe", "scenarios", "hook", "refused", "unused"}
+HOOK = {"probe", "scenarios", "hook", "refused", "unused", "resting"}
 CHANGE = {
     "id", "time_s", "tuner", "tunable", "netns", "old", "new", "scenario", "reason", "evidence", "outcome",
 }  # fmt: skip
@@ -31,7 +31,9 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
                 "name", "description", "state", "why", "folder", "pid", "uptime_s", "restarts", "events_in",
                 "events_merged", "events_dropped", "changes", "last_change", "last_change_s", "hooks",
                 "counters", "overrides", "write_latency_us", "left_alone", "pss_bytes", "cpu_s",
+                "strategies",
             },
+            "tuners.0.strategies.0": {"name", "description", "timeout_s", "active", "value"},
             "tuners.0.hooks.0": HOOK,
             "tuners.0.counters.0": {"scenario", "sent", "suppressed", "dropped"},
             "tuners.0.overrides.0": {"netns", "by", "tunable", "old", "new", "since_s"},

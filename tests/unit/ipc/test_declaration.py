@@ -72,6 +72,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('"tp_btf:some_event", ', '"poll", ', "go together"),
         ('scope = "netns"', 'scope = "netns"\nsurprise = 1', "surprise"),
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
+        ('scope = "netns"', 'scope = "netns"\nmirror = true', "cannot be mirrored"),
         ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
@@ -119,6 +120,23 @@ def test_counters_are_checked(tmp_path: Path) -> None:
     other = SMALL.replace("small", "other") + COUNTER.replace("(", "").replace(")", "")
     with pytest.raises(DeclarationError, match="its match needs one group"):
         load(tmp_path, other, "other")
+    neither = SMALL.replace("small", "neither") + COUNTER.replace("match", "# match")
+    with pytest.raises(DeclarationError, match="either a match or a column"):
+        load(tmp_path, neither, "neither")
+
+
+def test_an_event_is_repeated_for_counters_of_its_own_only(tmp_path: Path) -> None:
+    named = SMALL.replace("event =", 'counters = ["lost"]\nrepeat_while_rising = ["lost"]\nevent =') + COUNTER
+    assert load(tmp_path, named).scenarios[0].repeat_while_rising == ["lost"]
+    other = named.replace("small", "other").replace('counters = ["lost"]\n', "")
+    with pytest.raises(DeclarationError, match="not one of its own"):
+        load(tmp_path, other, "other")
+
+
+def test_global_tunables_may_be_mirrored(tmp_path: Path) -> None:
+    text = SMALL.replace('scope = "netns"', 'scope = "global"\nmirror = true', 1)
+
+    assert [tunable.name for tunable in load(tmp_path, text).mirrored] == ["net.core.somaxconn"]
 
 
 POLLED = (
@@ -164,3 +182,109 @@ def test_a_tuner_may_say_when_it_is_of_no_use(tmp_path: Path) -> None:
     for wrong in (rule.replace("somaxconn", "other"), rule + "field = 1\n"):
         with pytest.raises(DeclarationError, match="inactive_when"):
             load(tmp_path, SMALL + wrong, name=f"small{len(wrong)}")
+
+
+CHOOSY = (
+    SMALL
+    + """
+[[probes]]
+name = "look"
+scenarios = ["near_limit"]
+hooks = ["iter:tcp"]
+
+[[probes]]
+name = "always"
+scenarios = ["near_limit"]
+hooks = ["tp_btf:some_event"]
+
+[[strategies]]
+name = "watching"
+description = "waits for events"
+timeout_s = 30
+probes = ["watch"]
+
+[[strategies]]
+name = "looking"
+description = "looks by itself"
+timeout_s = 1
+probes = ["look", "watch"]
+"""
+)
+
+
+def test_a_tuner_may_have_strategies(tmp_path: Path) -> None:
+    declaration = load(tmp_path, CHOOSY)
+    watching, looking = declaration.strategies
+    assert (watching.name, watching.timeout_s, watching.probes) == ("watching", 30, ["watch"])
+    assert declaration.probes_with(watching) == ["watch", "always"]
+    assert declaration.probes_with(looking) == ["watch", "look", "always"]
+    assert [probe.iterates for probe in declaration.probes] == [False, True, False]
+
+
+def test_without_strategies_there_are_none(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALL).strategies == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ('probes = ["watch"]', 'probes = ["wach"]', "strategy 'watching' names unknown probe 'wach'"),
+        ('probes = ["watch"]', 'probes = ["watch", "watch"]', "'watch' is declared twice"),
+        ('probes = ["watch"]', "", "probes"),
+        ('name = "looking"', 'name = "watching"', "strategy 'watching' is declared twice"),
+        ('name = "looking"', 'name = "Looking!"', "name"),
+        ("timeout_s = 1", "timeout_s = 0", "timeout_s"),
+        ("timeout_s = 1", "timeout_s = 0.5", "timeout_s"),
+        ("timeout_s = 1", "timeout_s = 99999999", "timeout_s"),
+        ('description = "looks by itself"', "", "description"),
+        (CHOOSY[CHOOSY.rindex("[[strategies]]") :], "", "strategy 'watching' has no alternative"),
+    ],
+)
+def test_a_wrong_strategy_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    assert old in CHOOSY
+    with pytest.raises(DeclarationError) as caught:
+        load(tmp_path, CHOOSY.replace(old, new, 1))
+    assert cause in str(caught.value)
+
+
+TABLED = (
+    SMALL
+    + """
+[[tables]]
+map = "places"
+key = ["u64 netns_cookie", "u32 address"]
+value = ["u32 seen", "u64 rates[4]"]
+"""
+)
+
+
+def test_a_table_is_read(tmp_path: Path) -> None:
+    (table,) = load(tmp_path, TABLED).tables
+    assert table.map == "places"
+    assert table.per_netns
+    assert [field.name for field in (*table.key_fields, *table.value_fields)] == [
+        "netns_cookie",
+        "address",
+        "seen",
+        "rates",
+    ]
+
+
+def test_a_table_that_does_not_begin_with_the_cookie_is_no_namespaces(tmp_path: Path) -> None:
+    (table,) = load(tmp_path, TABLED.replace('"u64 netns_cookie", ', "")).tables
+    assert not table.per_netns
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ('"u32 seen"', '"u32 address"', "field of map 'places' 'address' is declared twice"),
+        ('"u32 seen"', '"char seen"', "cannot parse event field"),
+        ('key = ["u64 netns_cookie", "u32 address"]', "key = []", "key"),
+        ('map = "places"', 'map = "Places!"', "map"),
+    ],
+)
+def test_a_wrong_table_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:
+    assert old in TABLED
+    with pytest.raises(DeclarationError, match=cause):
+        load(tmp_path, TABLED.replace(old, new))

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpftune.ipc.declaration import Declaration, EventField, Scenario
+from bpftune.ipc.declaration import Declaration, EventField, MapTable, Scenario
 from bpftune.ipc.errors import ProtocolError
-from bpftune.ipc.record import HEADER, RecordDecoder, payload_struct, unpack_header
+from bpftune.ipc.record import HEADER, RecordDecoder, decode_row, payload_struct, unpack_header
 
 CTYPES = {
     "u8": ctypes.c_uint8,
@@ -67,3 +68,19 @@ def test_layout_is_the_one_of_a_c_struct(shape: list[tuple[str, int]]) -> None:
     # the generated struct is aligned to 8, as the header in front of it is
     layout = type("Layout", (ctypes.Structure,), {"_fields_": [*members, ("end", ctypes.c_uint64 * 0)]})
     assert payload_struct(fields).size == ctypes.sizeof(layout)
+
+
+TABLE = MapTable(map="m", key=["u64 netns_cookie", "u8 address[4]"], value=["u32 seen", "u32 rates[2]"])
+KEY, VALUE = struct.pack("=Q4B4x", 7, 192, 0, 2, 1), struct.pack("=III4x", 3, 10, 20)
+
+
+def test_a_row_has_the_fields_of_key_and_value() -> None:
+    row = decode_row(TABLE, KEY, VALUE)
+    assert (row["netns_cookie"], row["seen"]) == (7, 3)
+    assert row.vectors == {"address": (192, 0, 2, 1), "rates": (10, 20)}
+
+
+@pytest.mark.parametrize(("key", "value"), [(KEY[:8], VALUE), (KEY, VALUE + b"\0"), (b"", b"")])
+def test_a_row_of_another_size_is_refused(key: bytes, value: bytes) -> None:
+    with pytest.raises(ProtocolError, match="map 'm'"):
+        decode_row(TABLE, key, value)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bpftune.ipc.declaration import Counter, Declaration, Scenario
@@ -21,6 +22,14 @@ REQUESTS = Counter(
     match=r"^Ip:(?: \S+){2} ReasmReqds.*\nIp:(?: \S+){2} (\d+)",
 )
 ERRORS = Counter(name="errors", file="/proc/net/snmp", match=r"^Icmp: \d+ (\d+)")
+NETSTAT = """\
+TcpExt: SyncookiesSent ListenDrops
+TcpExt: 3 17
+IpExt: InNoRoutes ListenDrops
+IpExt: 5 19
+Odd: One
+"""
+DROPS = Counter(name="drops", file="/proc/net/netstat", column="TcpExt ListenDrops")
 IPV6 = Counter(name="ipv6", file="/proc/net/snmp6", match=r"^Ip6ReasmReqds\s+(\d+)")
 
 
@@ -28,6 +37,7 @@ IPV6 = Counter(name="ipv6", file="/proc/net/snmp6", match=r"^Ip6ReasmReqds\s+(\d
 def root(tmp_path: Path) -> Path:
     (tmp_path / "proc/net").mkdir(parents=True)
     (tmp_path / "proc/net/snmp").write_text(SNMP)
+    (tmp_path / "proc/net/netstat").write_text(NETSTAT)
     return tmp_path
 
 
@@ -72,3 +82,14 @@ def test_only_what_the_scenario_names(root: Path) -> None:
         assert counters.read(declaration, "failing", 987654321) == {}, "no such namespace"
     finally:
         registry.close()
+
+
+def test_a_column_is_found_wherever_it_is(root: Path) -> None:
+    assert read_counters([DROPS], root) == {"drops": 17}
+    (root / "proc/net/netstat").write_text("TcpExt: ListenDrops Other\nTcpExt: 21 3\n")
+    assert read_counters([DROPS], root) == {"drops": 21}
+
+
+@pytest.mark.parametrize("column", ["TcpExt Missing", "Missing ListenDrops", "Odd One"])
+def test_a_column_that_is_not_there_is_absent(root: Path, column: str) -> None:
+    assert read_counters([msgspec.structs.replace(DROPS, column=column)], root) == {}

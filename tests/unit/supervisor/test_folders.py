@@ -71,6 +71,14 @@ def test_an_unchanged_folder_compares_equal_and_a_changed_one_does_not(shipped: 
     assert folders(shipped, added).scan() != before
 
 
+def test_a_module_of_the_policy_is_a_part_of_the_folder(shipped: Path, added: Path) -> None:
+    theirs = make(added, "theirs")
+    (theirs / "memory.py").write_text("x = 1\n")
+    before = folders(shipped, added).scan()
+    (theirs / "memory.py").write_text("x = 12\n")
+    assert folders(shipped, added).scan() != before
+
+
 def test_a_writable_file_is_refused(shipped: Path, added: Path) -> None:
     (make(added, "theirs") / "policy.py").chmod(0o664)
     assert "writable by group or others" in refusal(shipped, added)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -49,12 +50,14 @@ class Stage:
         self.complaints: list[str] = []
         self.known: set[int] = set()
         self.strangers = 0
+        self.followed: list[tuple[str, str, int, bytes]] = []
         folder = TunerFolder(path=Path("/x"), declaration=self.tuned, fingerprint=())
         self.tuner = Tuner(folder=folder, worker=cast("Any", self.worker), hooks=[])
         self.router = Router(
             roster=cast("Any", self),
             registry=cast("Any", self),
             overrides=cast("Any", self),
+            repeats=cast("Any", self),
             new_namespace=self.count_stranger,
             debug=self.complaints.append,
         )
@@ -73,6 +76,17 @@ class Stage:
     def count_stranger(self) -> None:
         self.strangers += 1
 
+    def follow(
+        self,
+        declaration: Declaration,
+        scenario: Scenario,
+        cookie: int,
+        record: bytes,
+        again: Callable[[bytes], None],
+    ) -> None:
+        assert again == self.router.route
+        self.followed.append((declaration.name, scenario.id, cookie, record))
+
     def is_off(self, tuner: str, cookie: int) -> bool:
         return (tuner, cookie) in self.off
 
@@ -90,6 +104,7 @@ def test_a_record_goes_to_its_tuner_undecoded(stage: Stage) -> None:
     sent = record(stage.tuned.id)
     stage.router.route(sent)
     assert stage.worker.delivered == [(sent, Netns(cookie=7, inum=9), "second")]
+    assert stage.followed == [("tuned", "second", 7, sent)]
 
 
 def test_a_namespace_first_heard_of_is_announced_once(stage: Stage) -> None:
@@ -108,6 +123,7 @@ def test_where_a_tuner_is_off_late_records_are_dropped(stage: Stage) -> None:
     stage.off.add(("tuned", 7))
     stage.router.route(record(stage.tuned.id))
     assert not stage.worker.delivered
+    assert not stage.followed
 
 
 def test_an_unloaded_tuner_hears_nothing(stage: Stage) -> None:

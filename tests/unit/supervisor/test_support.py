@@ -39,3 +39,13 @@ def test_a_tuner_of_no_use_takes_nothing_away_and_says_why() -> None:
     lines = [line.split(maxsplit=2) for line in format_hook_table(hooks)]
     assert ["route_table", "s", "none"] in lines
     assert ["inactive:", "the", "limit does nothing"] in lines
+
+
+def test_a_probe_without_a_scenario_is_named_when_it_was_refused() -> None:
+    helping = HookStatus(probe="gateway", scenarios=[], hook=None, refused={"sockops": "unknown func"})
+    silent = HookStatus(probe="adopt", scenarios=[], hook="iter:tcp", refused={})
+    _head, *lines = format_hook_table({"tcp_conn": [helping, silent]})
+    assert [line.split(maxsplit=2) for line in lines] == [
+        ["tcp_conn", "(gateway)", "none"],
+        ["not", "sockops:", "unknown func"],
+    ]

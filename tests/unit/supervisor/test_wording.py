@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpftune.ipc.declaration import Format, Scenario, Scope, Tunable
+from bpftune.ipc.declaration import Format, Scenario, Scope, Strategy, Tunable
 from bpftune.ipc.messages import GLOBAL, Netns
 from bpftune.supervisor import wording
 
@@ -117,6 +117,16 @@ def test_summary_lines() -> None:
     )
     assert changed == (
         "sysctl 'net.ipv4.tcp_rmem' changed from (4096 131072 6291456) -> (4096 131072 7864320)"
+    )
+
+
+def test_a_switch_of_strategies_is_told_with_its_values() -> None:
+    calm, eager = (
+        Strategy(name=name, description=f"Does it {name}ly.", timeout_s=1, probes=[])
+        for name in ("calm", "eager")
+    )
+    assert wording.strategy_line("x", calm, eager, {"calm": 1.0, "eager": 2.25}) == (
+        "Strategy of tuner 'x' changes from 'calm' to 'eager' (calm 1, eager 2.25). Does it eagerly."
     )
 
 

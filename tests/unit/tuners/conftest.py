@@ -27,7 +27,7 @@ class FakeKernel:
     ) -> None:
         self.declaration: Declaration = load_declaration(TUNERS / tuner)
         self.policy = policy
-        self.state: Any = policy.State()
+        self.states: dict[int, Any] = {COOKIE: policy.State(), GLOBAL: policy.State()}
         self.originals = dict(values)
         self.values = dict(values)
         self.now_ns = 1_000_000_000_000
@@ -37,29 +37,51 @@ class FakeKernel:
         self.proposals: list[Proposal] = []
         self.changes: list[tuple[str, Value, Value]] = []
         self.notes: list[Note] = []
-        self.wake_at_ns: int | None = None
+        self.wakes: dict[int, int] = {}
         self.adopted = True
+        self.left_alone: set[str] = set()
+        """What sysctl.d sets."""
+        self.counters: dict[str, int] = {}
         self.shift = 2
 
-    def situation(self) -> Situation:
+    @property
+    def state(self) -> Any:
+        """The record of a tuner that has but one in use."""
+        return self.states[self._only_record]
+
+    @property
+    def wake_at_ns(self) -> int | None:
+        return min(self.wakes.values(), default=None)
+
+    @wake_at_ns.setter
+    def wake_at_ns(self, at_ns: int) -> None:
+        self.wakes[self._only_record] = at_ns
+
+    def situation(self, cookie: int = COOKIE) -> Situation:
+        """With GLOBAL, what a timer or an outcome of the global record sees."""
+        declared = self.declaration.tunables_by_name
+        visible = [name for name in self.values if cookie != GLOBAL or declared[name].scope == "global"]
         return Situation(
             declaration=self.declaration,
-            netns=Netns(cookie=COOKIE),
+            netns=Netns(cookie=cookie),
             now_ns=self.now_ns,
             shift=self.shift,
             memory_bytes=MEMORY_BYTES,
-            tunables={name: self._view(name) for name in self.values},
+            tunables={name: self._view(name) for name in visible},
+            counters=self.counters,
         )
 
     def send(self, scenario: str, numbers: Mapping[str, int], **vectors: tuple[int, ...]) -> None:
         event = Event(scenario, self.now_ns, COOKIE, 0, dict(numbers), vectors)
-        self._take(self.policy.on_event(event, self.situation(), self.state))
+        record = GLOBAL if self.declaration.scenarios_by_id[scenario].scope == "global" else COOKIE
+        self._take(self.policy.on_event(event, self.situation(), self.states[record]), record)
 
     def run_until(self, at_ns: int) -> None:
         """Let time pass, granting the wake-ups that come due."""
-        while self.wake_at_ns is not None and self.wake_at_ns <= at_ns:
-            self.now_ns = max(self.now_ns + 1_000_000_000, self.wake_at_ns)
-            self._take(self.policy.on_timer(self.situation(), self.state))
+        while self.wakes and min(self.wakes.values()) <= at_ns:
+            record = min(self.wakes, key=lambda cookie: self.wakes[cookie])
+            self.now_ns = max(self.now_ns + 1_000_000_000, self.wakes.pop(record))
+            self._take(self.policy.on_timer(self.situation(record), self.states[record]), record)
         self.now_ns = max(self.now_ns, at_ns)
 
     def history(self, tunable: str, field: int = 0) -> list[int]:
@@ -67,13 +89,21 @@ class FakeKernel:
         changed = [new[field] for name, _, new in self.changes if name == tunable]
         return [self.originals[tunable][field], *changed]
 
-    def _take(self, decision: Decision) -> None:
-        self.notes.extend(decision.notes)
-        self.wake_at_ns = decision.wake_at_ns
-        for proposal in decision.proposals:
-            self._settle(proposal)
+    @property
+    def _only_record(self) -> int:
+        scopes = {scenario.scope for scenario in self.declaration.scenarios}
+        return GLOBAL if scopes == {"global"} else COOKIE
 
-    def _settle(self, proposal: Proposal) -> None:
+    def _take(self, decision: Decision, record: int | None = None) -> None:
+        record = self._only_record if record is None else record
+        self.notes.extend(decision.notes)
+        self.wakes.pop(record, None)
+        if decision.wake_at_ns is not None:
+            self.wakes[record] = decision.wake_at_ns
+        for proposal in decision.proposals:
+            self._settle(proposal, record)
+
+    def _settle(self, proposal: Proposal, record: int) -> None:
         self.proposals.append(proposal)
         old = self.values[proposal.tunable]
         self._check(proposal, old)
@@ -83,9 +113,9 @@ class FakeKernel:
             self.changes.append((proposal.tunable, old, proposal.new))
         self.now_ns += 500_000
         outcome = Outcome(proposal=proposal, status=status, current=self.values[proposal.tunable])
-        decision = self.policy.on_outcome(outcome, self.situation(), self.state)
+        decision = self.policy.on_outcome(outcome, self.situation(record), self.states[record])
         if decision is not None:
-            self._take(decision)
+            self._take(decision, record)
 
     def _check(self, proposal: Proposal, old: Value) -> None:
         declared = self.declaration.tunables_by_name[proposal.tunable]
@@ -104,7 +134,7 @@ class FakeKernel:
             current=current,
             floor=(0,) * len(current),
             cap=(self._cap(name),) * len(current),
-            adopted=self.adopted,
+            adopted=self.adopted and name not in self.left_alone,
         )
 
     def _cap(self, name: str) -> int:

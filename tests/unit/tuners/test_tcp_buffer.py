@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from bpftune.ipc.messages import Status
 from bpftune.tuners.evidence import IDLE_NS
-from bpftune.tuners.tcp_buffer.policy import MODERATE_RCVBUF, RECEIVE, SEND, TcpBuffer
+from bpftune.tuners.tcp_buffer.buffers import MODERATE_RCVBUF, RECEIVE, SEND
+from bpftune.tuners.tcp_buffer.policy import TcpBuffer
 
 if TYPE_CHECKING:
     from tests.unit.tuners.conftest import FakeKernel

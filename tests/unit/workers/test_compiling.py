@@ -14,7 +14,7 @@ GOOD = PolicySource(folder="/made/up", text=b"answer = 42\n")
 
 
 def test_the_code_is_that_of_the_source_and_knows_its_file() -> None:
-    code = marshal.loads(compile_apart(GOOD))
+    code = marshal.loads(compile_apart(GOOD))["policy"]
     found: dict[str, object] = {}
     exec(code, found)
     assert found["answer"] == 42

@@ -64,6 +64,49 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, text: str, cause: str) -> 
         load(tmp_path, text)
 
 
+def test_a_tuner_with_strategies_needs_a_policy_that_evaluates(tmp_path: Path) -> None:
+    (tmp_path / "policy.py").write_text(ONE)
+    with pytest.raises(DeclarationError, match=r"no evaluate\(\)"):
+        load_policy(read_source(str(tmp_path)), evaluates=True)
+    (tmp_path / "policy.py").write_text(
+        ONE + "\n    def evaluate(self, strategy, states, now_ns):\n        return 1\n"
+    )
+    assert load_policy(read_source(str(tmp_path)), evaluates=True).evaluate("any", {}, 0) == 1
+
+
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"policy\.py"):
         read_source(str(tmp_path))
+
+
+SPLIT = "from .steps import step\n" + ONE.replace('raise ValueError("here")', "return step()")
+STEPS = "from .deeper import FAR\n\ndef step():\n    raise KeyError(FAR)\n"
+
+
+def split(folder: Path, **modules: str) -> object:
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+    return load(folder, SPLIT)
+
+
+def test_a_policy_may_have_more_modules(tmp_path: Path) -> None:
+    (tmp_path / ".#steps.py").write_text("an editor's")
+    policy = split(tmp_path, steps=STEPS, deeper="FAR = 'far'\n")
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(KeyError, match="far") as caught:
+        policy.on_timer(None, None)  # type: ignore[attr-defined]
+    assert "raise KeyError(FAR)" in "".join(traceback.format_exception(caught.value))
+
+
+def test_modules_of_another_policy_are_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    split(tmp_path / "one", steps=STEPS, deeper="FAR = 'one'\n")
+    with pytest.raises(DeclarationError, match=r"steps\.py, line 1: ModuleNotFoundError: .*deeper"):
+        split(tmp_path / "two", steps=STEPS)
+
+
+def test_a_module_that_does_not_compile_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DeclarationError, match=r"steps\.py, line 2: SyntaxError: "):
+        split(tmp_path, steps="x = 1\ndef (:\n")

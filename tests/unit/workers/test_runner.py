@@ -2,20 +2,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration import Declaration, MapTable
 from bpftune.ipc.errors import ProtocolError
 from bpftune.ipc.messages import (
     GLOBAL,
     PROTOCOL_VERSION,
     Answer,
     Deliver,
+    Evaluate,
+    Evaluation,
     Forget,
+    MapRow,
     Netns,
     Outcome,
     Outcomes,
@@ -29,9 +32,10 @@ from bpftune.ipc.messages import (
     Table,
     ToSupervisor,
     TunableView,
+    UseStrategy,
     View,
 )
-from bpftune.ipc.record import HEADER, Event
+from bpftune.ipc.record import HEADER, Event, Row
 from bpftune.tuners.base import Decision, Policy, Situation
 from bpftune.workers.runner import PolicyRunner
 from bpftune.workers.wakeups import SOONEST_NS
@@ -64,6 +68,10 @@ DECLARATION = msgspec.convert(
             },
         ],
         "probes": [],
+        "strategies": [
+            {"name": "calm", "description": "d", "timeout_s": 1, "probes": []},
+            {"name": "eager", "description": "d", "timeout_s": 1, "probes": []},
+        ],
     },
     Declaration,
 )
@@ -94,11 +102,22 @@ class Recorder(Policy[Log]):
         return None
 
     def on_timer(self, situation: Situation, state: Log) -> Decision:
-        state.calls.append(f"timer {situation.netns.cookie}")
+        state.calls.append(f"timer {situation.netns.cookie} {situation.strategy}".rstrip())
         return Decision()
+
+    def evaluate(self, strategy: str, states: Mapping[int, Log], now_ns: int) -> float:
+        if strategy == "calm":
+            return now_ns
+        return sum(len(state.calls) for state in states.values())
 
     def tables(self, states: Mapping[int, Log]) -> list[Table]:
         return [Table(title="calls", columns=["netns"], rows=[[cookie] for cookie in sorted(states)])]
+
+    def map_tables(self, maps: Mapping[str, Sequence[Row]], namespaces: Mapping[int, Netns]) -> list[Table]:
+        rows: list[list[str | int | float]] = [
+            [namespaces[row["netns_cookie"]].name, row["seen"]] for row in maps["places"]
+        ]
+        return [Table(title="places", columns=["netns", "seen"], rows=rows)]
 
 
 def view(cookie: int, value: int) -> View:
@@ -246,6 +265,53 @@ def test_the_summary_comes_from_all_records(running: Running) -> None:
     (report,) = running.say(Summarize(seq=5))
     assert isinstance(report, Report)
     assert (report.seq, report.tables[0].rows) == (5, [[7], [8]])
+
+
+def test_every_strategy_is_evaluated_from_all_records(running: Running) -> None:
+    running.say(deliver(1, FULL, cookie=8))
+    running.say(deliver(2, FULL, cookie=7))
+    running.now_ns = 9
+    assert running.say(Evaluate(seq=5)) == [Evaluation(seq=5, values={"calm": 9.0, "eager": 2.0})]
+
+
+def test_evaluating_changes_no_record(running: Running) -> None:
+    running.say(deliver(1, FULL))
+    running.say(Evaluate(seq=5))
+    assert calls(running.answer(deliver(2, FULL)), 7) == ["event net.size 10", "event net.size 10"]
+
+
+def test_the_situation_tells_the_active_strategy(running: Running) -> None:
+    first = start(views=[view(7, 10)])
+    _, answer = running.say(msgspec.structs.replace(first, strategy="calm"))
+    assert isinstance(answer, Answer)
+    assert calls(answer, 7) == ["timer 7 calm"]
+    assert running.say(UseStrategy(strategy="eager")) == []
+    running.say(deliver(1, FULL))
+    (answer,) = running.runner.wake(SOONEST_NS + 1)
+    assert isinstance(answer, Answer)
+    assert calls(answer, 7)[-1] == "timer 7 eager"
+
+
+PLACES = MapTable(map="places", key=["u64 netns_cookie"], value=["u64 seen"])
+
+
+def test_the_summary_has_what_the_maps_hold() -> None:
+    running = Running(msgspec.structs.replace(DECLARATION, tables=[PLACES]))
+    running.say(start())
+    row = MapRow(key=struct.pack("=Q", 7), value=struct.pack("=Q", 3))
+    namespaces = [Netns(cookie=7, name="blue")]
+    (report,) = running.say(Summarize(seq=5, maps={"places": [row]}, namespaces=namespaces))
+    assert isinstance(report, Report)
+    assert [(table.title, table.rows) for table in report.tables] == [
+        ("calls", []),
+        ("places", [["blue", 3]]),
+    ]
+
+
+def test_maps_that_nobody_declared_are_passed_over(running: Running) -> None:
+    (report,) = running.say(Summarize(seq=5, maps={"places": []}))
+    assert isinstance(report, Report)
+    assert [table.title for table in report.tables] == ["calls"]
 
 
 def test_a_record_that_does_not_decode_is_answered_with_nothing(running: Running) -> None:

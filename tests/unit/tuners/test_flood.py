@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A load that is served while others wait, against a flood that has nothing to do with what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+
+from bpftune.tuners import flood
+from bpftune.tuners.correlation import MIN_SAMPLES
+from bpftune.tuners.flood import FORGET_NS, Flood, Nature, Verdict
+
+SECOND = 1_000_000_000
+
+
+def verdicts(samples: Iterable[tuple[int, int]], *, apart_ns: int = SECOND) -> list[Verdict]:
+    state = Flood()
+    now_ns = 0
+    found = []
+    for turned_away, served in samples:
+        now_ns += apart_ns
+        found.append(flood.observe(state, turned_away=turned_away, served=served, now_ns=now_ns))
+    return [verdict for verdict in found if verdict is not None]
+
+
+def natures(samples: Iterable[tuple[int, int]], *, apart_ns: int = SECOND) -> list[Nature]:
+    return [verdict.nature for verdict in verdicts(samples, apart_ns=apart_ns)]
+
+
+def test_a_flood_alone() -> None:
+    (verdict,) = verdicts([(2000, 0)] * MIN_SAMPLES)
+    assert (verdict.nature, verdict.turned_away, verdict.served) == (Nature.FLOOD, 20_000, 0)
+    assert verdict.coefficient == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_load_in_bursts(seed: int) -> None:
+    chance = Random(seed)
+    samples = [(chance.randrange(1, 400), chance.randrange(50, 150)) for _ in range(MIN_SAMPLES)]
+    assert natures(samples) == [Nature.LOAD]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flood_on_top_of_a_small_load(seed: int) -> None:
+    chance = Random(seed)
+    samples = [(chance.randrange(5000, 9000), chance.randrange(0, 100)) for _ in range(MIN_SAMPLES)]
+    assert natures(samples) == [Nature.FLOOD]
+
+
+def test_every_verdict_is_on_samples_of_its_own() -> None:
+    samples = [(100, 100)] * MIN_SAMPLES + [(100, 0)] * MIN_SAMPLES + [(1, 1)] * (MIN_SAMPLES - 1)
+    assert natures(samples) == [Nature.LOAD, Nature.FLOOD]
+
+
+def test_samples_that_are_far_apart_say_nothing() -> None:
+    assert natures([(100, 0)] * 100, apart_ns=FORGET_NS + 1) == []
