@@ -3,13 +3,14 @@
 
     python -m tests.vm [--suite bookworm|trixie] [--lockdown confidentiality] [-- PYTEST ARGUMENTS]
 
-Exit code 0 when nothing failed. The machines' results stay in build/vm/<suite>.
+Exit code 0 when nothing failed. The machines' results stay in build/vm.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,12 +24,16 @@ from tests.vm.report import tally
 
 def main() -> int:
     options = _parse()
+    # As on Ctrl-C, so that no machine stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     since = time.monotonic()
     try:
         image = ready_image(options.suite)
     except subprocess.CalledProcessError:
         return 1
-    share = _fresh(ROOT / "build" / "vm" / options.suite)
+    share = _fresh(
+        ROOT / "build/vm" / "-".join(filter(None, (options.suite, options.lockdown, options.only)))
+    )
     pack_project(share)
     wanted = jobs.all_jobs(lockdown=options.lockdown, only=options.only, arguments=options.pytest)
     done = run_jobs(image, wanted, share, _say)

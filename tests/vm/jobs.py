@@ -82,13 +82,19 @@ def _job(
 
 
 def _pytest(*arguments: str) -> str:
-    fixed = ("--verbose", "--color=no", "-o", f"timeout={TEST_LIMIT_S}", "-p", "no:cacheprovider")
+    fixed = ("--verbose", "--color=no", "--no-summary", "-p", "tests.vm.failures", "-p", "no:cacheprovider")
+    limit = ("-o", f"timeout={TEST_LIMIT_S}")
     report = '--junitxml="$VM_RESULTS/report.xml"'
-    return f"exec .venv/bin/python -m pytest {shlex.join([*fixed, *arguments])} {report}\n"
+    return f"exec .venv/bin/python -m pytest {shlex.join([*fixed, *limit, *arguments])} {report}\n"
 
 
 def _environment(lockdown: str) -> dict[str, str]:
-    return {"BPFTUNE_TESTS_TIME_SCALE": TIME_SCALE, "BPFTUNE_TESTS_STRICT": "0" if lockdown else "1"}
+    whole = "0" if lockdown else "1"
+    return {
+        "BPFTUNE_TESTS_TIME_SCALE": TIME_SCALE,
+        "BPFTUNE_TESTS_STRICT": whole,
+        "BPFTUNE_TESTS_EVERY_RUNG": whole,
+    }
 
 
 def _lockdown(lockdown: str) -> tuple[str, ...]:
