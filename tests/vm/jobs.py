@@ -85,7 +85,9 @@ def _pytest(*arguments: str) -> str:
     fixed = ("--verbose", "--color=no", "--no-summary", "-p", "tests.vm.failures", "-p", "no:cacheprovider")
     limit = ("-o", f"timeout={TEST_LIMIT_S}")
     report = '--junitxml="$VM_RESULTS/report.xml"'
-    return f"exec .venv/bin/python -m pytest {shlex.join([*fixed, *limit, *arguments])} {report}\n"
+    words = shlex.join([*fixed, *limit, *arguments])
+    journal = 'journalctl --boot --no-pager >"$VM_RESULTS/journal"'
+    return f".venv/bin/python -m pytest {words} {report}\ncode=$?\n{journal}\nexit $code\n"
 
 
 def _environment(lockdown: str) -> dict[str, str]:

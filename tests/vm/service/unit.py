@@ -89,10 +89,14 @@ def tuners() -> dict[str, Any]:
 def wait_active_tuners() -> dict[str, Any]:
     """Wait until every tuner has its worker, or nothing to do here; those that have one."""
 
-    def waiting() -> list[str]:
-        return [name for name, one in tuners().items() if one["state"] not in ("active", "inactive")]
+    def waiting() -> dict[str, str]:
+        states = {name: f"{one['state']} {one['why']}" for name, one in tuners().items()}
+        return {name: state for name, state in states.items() if not state.startswith(("active", "inactive"))}
 
-    wait_for(lambda: not waiting(), 10, "all tuners are active", interval_s=0.2)
+    try:
+        wait_for(lambda: not waiting(), 10, "all tuners are active", interval_s=0.2)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{waiting()}\n{tail()}") from None
     return {name: one for name, one in tuners().items() if one["state"] == "active"}
 
 
