@@ -2,6 +2,7 @@
 """`make test-vm`: the kernel tests and the service tests on a distribution's kernel, and their report.
 
     python -m tests.vm [--suite bookworm|trixie] [--lockdown confidentiality] [-- PYTEST ARGUMENTS]
+    python -m tests.vm --run 'uname -a; bpftune -S'
 
 Exit code 0 when nothing failed. The machines' results stay in build/vm.
 """
@@ -32,9 +33,14 @@ def main() -> int:
     except subprocess.CalledProcessError:
         return 1
     share = _fresh(
-        ROOT / "build/vm" / "-".join(filter(None, (options.suite, options.lockdown, options.only)))
+        ROOT
+        / "build/vm"
+        / "-".join(filter(None, (options.suite, options.lockdown, options.only, "run" * bool(options.run))))
     )
     pack_project(share)
+    if options.run:
+        (tried,) = run_jobs(image, [jobs.by_hand(options.run, lockdown=options.lockdown)], share, _say)
+        return 1 if tried.ended.exit_code is None else tried.ended.exit_code
     wanted = jobs.all_jobs(lockdown=options.lockdown, only=options.only, arguments=options.pytest)
     done = run_jobs(image, wanted, share, _say)
     title = f"Debian {options.suite}, Linux {image.kernel}" + (
@@ -58,6 +64,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", metavar="NAME", help="of the machines: kernel, service, boot, foreign"
     )
+    parser.add_argument("--run", default="", metavar="SCRIPT", help="boot one machine for this and no tests")
     parser.add_argument("pytest", nargs="*", help="passed to pytest")
     return parser.parse_args()
 

@@ -47,6 +47,11 @@ def all_jobs(*, lockdown: str, only: str, arguments: Sequence[str]) -> list[Job]
     return [job for job in jobs if job.name.startswith(only)]
 
 
+def by_hand(script: str, *, lockdown: str) -> Job:
+    """Whatever somebody wants to try."""
+    return _job("by-hand", lockdown, f'PATH="$PWD/.venv/bin:$PATH"\n{script}\n')
+
+
 def kind_of(job: Job) -> str:
     """What the report counts it under."""
     return f"{job.name.partition('-')[0]} tests"
@@ -83,7 +88,8 @@ def _job(
 
 def _pytest(*arguments: str) -> str:
     fixed = ("--verbose", "--color=no", "--no-summary", "-p", "tests.vm.failures", "-p", "no:cacheprovider")
-    limit = ("-o", f"timeout={TEST_LIMIT_S}")
+    # xunit1: the other one has no place for what tests record.
+    limit = ("-o", f"timeout={TEST_LIMIT_S}", "-o", "junit_family=xunit1")
     report = '--junitxml="$VM_RESULTS/report.xml"'
     words = shlex.join([*fixed, *limit, *arguments])
     journal = 'journalctl --boot --no-pager >"$VM_RESULTS/journal"'

@@ -20,9 +20,10 @@ def installed() -> None:
 
 @pytest.fixture
 def stopped(installed: None) -> Iterator[None]:
-    """The service is configured as installed, does not run, and leaves nothing of it behind."""
+    """The service is configured as installed, does not run, remembers nothing, and leaves nothing behind."""
     unit.run("systemctl", "stop", unit.NAME)
     unit.run("systemctl", "reset-failed", unit.NAME)
+    unit.forget_ledger()
     mounts, programs = leftovers.mounts(), leftovers.programs()
     yield
     unit.systemctl("stop")

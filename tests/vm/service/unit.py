@@ -117,6 +117,12 @@ def configure(text: str) -> None:
     checked("systemctl", "daemon-reload")
 
 
+def forget_ledger() -> None:
+    """Overrides of earlier tests among it; compiled programs stay."""
+    for path in Path("/var/lib/bpftune").glob("ledger*"):
+        path.unlink()
+
+
 def unconfigure() -> None:
     if DROP_IN.exists():
         DROP_IN.unlink()
