@@ -14,6 +14,9 @@ TIME_SCALE = "10"
 TEST_LIMIT_S = "600"
 """Of one test; pyproject.toml's is for a machine ten times as fast."""
 
+PREPARE = "modprobe --all tun tcp_bbr tcp_htcp tcp_dctcp\n"
+"""Nothing asks for these by itself where no udev runs and any namespace may use what is there only."""
+
 FOREIGN = {
     "ipv6_disabled": ("ipv6.disable=1",),
     "hybrid_cgroups": (
@@ -59,7 +62,7 @@ def kind_of(job: Job) -> str:
 
 def kernel_jobs(lockdown: str, arguments: Sequence[str]) -> list[Job]:
     """Two machines that share tests/kernel, module by module."""
-    script = "modprobe tun\n" + _pytest("-p", "tests.vm.claims", "tests/kernel", *arguments)
+    script = PREPARE + _pytest("-p", "tests.vm.claims", "tests/kernel", *arguments)
     environment = _environment(lockdown)
     return [
         Job(
@@ -78,7 +81,7 @@ def _job(
 ) -> Job:
     return Job(
         name=name,
-        script="modprobe tun\n" + script,
+        script=PREPARE + script,
         environment=_environment(lockdown),
         kernel_options=(*_lockdown(lockdown), *options),
         limit_s=OTHER_LIMIT_S,
