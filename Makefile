@@ -8,11 +8,11 @@ DESTDIR ?=
 SUITE ?= bookworm
 LOCKDOWN ?=
 
-.PHONY: help run test test-vm setup lint unit process kernel demo bench install uninstall clean
+.PHONY: help run test test-vm setup lint unit process kernel demo bench install uninstall deb rpm test-packages clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## tune this machine in the foreground until Ctrl-C; ARGS='--dry-run' passes options
 	@tools/setup run
@@ -47,11 +47,23 @@ bench: setup ## measure start, memory, wake-ups, latency and throughput; prints 
 	@exec .venv/bin/python tools/bench.py $(ARGS)
 
 install: ## install into $(DESTDIR)$(PREFIX) with the systemd unit
-	@tools/setup run
+	@tools/setup install
 	@exec tools/install '$(DESTDIR)' '$(PREFIX)'
 
 uninstall: ## remove what make install put there; the ledger in /var/lib/bpftune stays
 	@exec tools/uninstall '$(DESTDIR)' '$(PREFIX)'
+
+deb: ## a Debian package in dist/, for Debian 12 and newer; VERSION, REVISION
+	@tools/setup deb
+	@exec tools/package deb
+
+rpm: ## the same as an rpm package in dist/
+	@tools/setup rpm
+	@exec tools/package rpm
+
+test-packages: ## build both packages; install, upgrade and remove them in fresh Debian 12 and 13 (root)
+	@tools/setup packages
+	@exec $(PYTEST) tests/packages -m '' $(ARGS)
 
 clean: ## remove the venv, caches and build output
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info src/*.egg-info

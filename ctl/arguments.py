@@ -79,7 +79,7 @@ class Arguments:
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Raises UsageError. `-h` and `-V` print and end the process with 0."""
-    return msgspec.convert(vars(_parser().parse_args(argv)), Arguments)
+    return msgspec.convert(vars(make_parser().parse_args(argv)), Arguments)
 
 
 class _ControlCommandLine(CommandLine):
@@ -92,7 +92,7 @@ class _ControlCommandLine(CommandLine):
         super().error(message)
 
 
-def _parser() -> CommandLine:
+def make_parser() -> CommandLine:
     parser = _ControlCommandLine(
         prog="bpftune-ctl",
         description="Shows what bpftune does and why, and tells it what to do.",

@@ -69,8 +69,8 @@ def render_export(reply: ExportReply, screen: Screen, *, sysctl_d: bool) -> list
         return settings or ["nothing was changed"]
     return [
         f"# Values that bpftune found for this machine, exported {format_time(screen.now_s)}.",
-        "# As a file in /etc/sysctl.d they are yours: bpftune then leaves these settings alone,",
-        "# unless it runs with --adopt-sysctl-d.",
+        "# As a file in /etc/sysctl.d they are yours: bpftune then leaves these settings",
+        "# alone, unless it runs with --adopt-sysctl-d.",
         *(settings or ["# Nothing was changed."]),
     ]
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bpftune.ipc.control import Change, Override
-from bpftune.ipc.declaration import Format
+from bpftune.ipc.declaration import Declaration, Format
 from bpftune.ipc.errors import LedgerError, UnknownName
 from bpftune.ipc.messages import GLOBAL, Netns, Value
 from bpftune.supervisor.ledger_file import LEDGER_FILE, open_ledger
@@ -133,6 +133,10 @@ class Ledger:
     def cells(self) -> list[Cell]:
         """Everything changed during this boot in namespaces that were not forgotten."""
         return list(self._cells.values())
+
+    def namespaces_of(self, declaration: Declaration) -> set[int]:
+        """Cookies of the namespaces where the tuner changed something during this boot."""
+        return {cell.cookie for cell in self._cells.values() if cell.tunable in declaration.tunables_by_name}
 
     def cell(self, cookie: int, tunable: str) -> Cell | None:
         return self._cells.get((cookie, tunable))

@@ -53,7 +53,7 @@ class Options:
 
 def parse_options(argv: Sequence[str]) -> Options:
     """Raises UsageError. `-h` and `-V` print and end the process with 0."""
-    options = msgspec.convert(vars(_parser().parse_args(argv)), Options)
+    options = msgspec.convert(vars(make_parser().parse_args(argv)), Options)
     if options.daemon and options.stderr:
         raise UsageError("-D/--daemon and -s/--stderr exclude each other: a daemon has no stderr")
     if options.daemon and options.support:
@@ -70,7 +70,7 @@ def check_paths(options: Options) -> None:
         raise UsageError(f"cannot use -c/--cgroup {options.cgroup}: not a directory of the cgroup2 tree")
 
 
-def _parser() -> CommandLine:
+def make_parser() -> CommandLine:
     parser = CommandLine(
         prog="bpftune",
         description="Tunes the kernel's network settings by itself, guided by BPF.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus, TunerState
@@ -27,9 +28,18 @@ LATENCIES_KEPT = 256
 VANISHED = Netns(cookie=-2, name="(gone)")
 """Stands for every namespace that exists no longer."""
 
-WorkerFactory = Callable[[TunerFolder], Worker]
 Load = Callable[[Sequence[ProbeSource]], dict[str, BpfError]]
-PollerFactory = Callable[[Declaration, Poll], Poller]
+
+
+class Equipper(Protocol):
+    """Makes what a tuner gets besides its programs."""
+
+    def worker(self, folder: TunerFolder) -> Worker: ...
+
+    def poller(self, declaration: Declaration, poll: Poll) -> Poller: ...
+
+    def strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
+        """`hooks` tell where each probe would stand."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,8 +47,9 @@ class Tuner:
     """One loaded tuner. `worker` is None where nothing of it can be observed."""
 
     folder: TunerFolder
-    worker: Worker | None
-    hooks: list[HookStatus]
+    equipper: Equipper
+    worker: Worker | None = None
+    hooks: list[HookStatus] = field(default_factory=list)
     detached_because: str = ""
     strategist: Strategist | None = None
     """None for a tuner without strategies."""
@@ -95,10 +106,6 @@ class Tuner:
         return self.detached_because or self.worker.why
 
 
-StrategistFactory = Callable[[Tuner, list[HookStatus]], Strategist]
-"""Takes where each probe would stand."""
-
-
 class Roster:
     def __init__(
         self,
@@ -106,18 +113,12 @@ class Roster:
         bpf: Bpf,
         load: Load,
         allow: Collection[str],
-        new_worker: WorkerFactory,
-        new_poller: PollerFactory,
-        new_strategist: StrategistFactory,
         warn: Callable[[str], None],
         notice: Callable[[str], None],
     ) -> None:
         self._bpf = bpf
         self._load = load
         self._allow = frozenset(allow)
-        self._new_worker = new_worker
-        self._new_poller = new_poller
-        self._new_strategist = new_strategist
         self._warn = warn
         self._notice = notice
         self._tuners: dict[str, Tuner] = {}
@@ -150,7 +151,7 @@ class Roster:
     def by_id(self, tuner_id: int) -> Tuner | None:
         return self._by_id.get(tuner_id)
 
-    def follow(self, scan: Scan) -> list[str]:
+    def follow(self, scan: Scan, equipper: Equipper) -> list[str]:
         """Make the roster what the folders say; returns the names that were added."""
         self._note_refusals(scan)
         wanted = {name: folder for name, folder in scan.accepted.items() if self._allowed(name)}
@@ -159,7 +160,7 @@ class Roster:
                 self.remove(name)
         self._left_out = {name: one for name, one in self._left_out.items() if wanted.get(name) == one[0]}
         known = self._tuners.keys() | self._left_out.keys()
-        return self._add([folder for name, folder in wanted.items() if name not in known])
+        return self._add([folder for name, folder in wanted.items() if name not in known], equipper)
 
     def remove(self, name: str) -> None:
         tuner = self._tuners.pop(name)
@@ -203,7 +204,7 @@ class Roster:
             tuner.pollers.pop(poll).close()
         for poll in wanted:
             if poll not in tuner.pollers:
-                tuner.pollers[poll] = self._new_poller(tuner.declaration, poll)
+                tuner.pollers[poll] = tuner.equipper.poller(tuner.declaration, poll)
 
     def _allowed(self, name: str) -> bool:
         return not self._allow or name in self._allow
@@ -215,7 +216,7 @@ class Roster:
                 self._warn(text)
         self._refused = refused
 
-    def _add(self, folders: list[TunerFolder]) -> list[str]:
+    def _add(self, folders: list[TunerFolder], equipper: Equipper) -> list[str]:
         failures = self._load(
             [ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in folders]
         )
@@ -226,21 +227,20 @@ class Roster:
                 self._left_out[name] = folder, str(failures[name])
         added = [folder for folder in folders if folder.declaration.name not in failures]
         for folder in added:
-            self._enter(folder)
+            self._enter(Tuner(folder=folder, equipper=equipper))
         return [folder.declaration.name for folder in added]
 
-    def _enter(self, folder: TunerFolder) -> None:
-        tuner = Tuner(folder=folder, worker=None, hooks=[])
+    def _enter(self, tuner: Tuner) -> None:
         self._tuners[tuner.name] = tuner
         self._by_id[tuner.declaration.id] = tuner
         reason = inactive_reason(tuner.declaration)
         if reason is not None:
             tuner.hooks = unused_hooks(self._bpf.hooks(tuner.name), reason)
         elif tuner.declaration.strategies:
-            tuner.strategist = self._new_strategist(tuner, self._bpf.attach(tuner.name, ()))
+            tuner.strategist = tuner.equipper.strategist(tuner, self._bpf.attach(tuner.name, ()))
         self.attach(tuner)
         if any(status.hook for status in tuner.hooks):
-            tuner.worker = self._new_worker(folder)
+            tuner.worker = tuner.equipper.worker(tuner.folder)
             if tuner.strategist is not None:
                 tuner.worker.use(tuner.strategist.active.name)
             tuner.worker.start()

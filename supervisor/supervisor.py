@@ -14,18 +14,17 @@ from contextlib import ExitStack
 import zmq
 
 from bpftune.bpf.runtime import Bpf
-from bpftune.ipc.control import HookStatus
-from bpftune.ipc.declaration import Declaration, Poll
-from bpftune.ipc.errors import UnknownName, UsageError
-from bpftune.ipc.messages import GLOBAL, Table, Value
 from bpftune.supervisor.announcer import Announcer
+from bpftune.supervisor.arrivals import Arrivals
 from bpftune.supervisor.collector import SummaryCollector
 from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.counters import Counters
 from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.directories import make_directory
+from bpftune.supervisor.ending import Ending
+from bpftune.supervisor.equipment import Equipment
 from bpftune.supervisor.event_stream import EventStream
-from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, Scan, TunerFolder, TunerFolders
+from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
 from bpftune.supervisor.forkserver import ForkServer
 from bpftune.supervisor.known_values import KnownValues
 from bpftune.supervisor.ledger import Ledger
@@ -40,32 +39,24 @@ from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.notify import ServiceNotifier
 from bpftune.supervisor.options import Options
 from bpftune.supervisor.overrides import Overrides
-from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.quantities import Quantities
 from bpftune.supervisor.reactions import Reactions
 from bpftune.supervisor.repeats import Repeats
 from bpftune.supervisor.requests import Requests
 from bpftune.supervisor.rivals import find_rivals
-from bpftune.supervisor.rollback import ALL, Rollback
-from bpftune.supervisor.roster import Roster, Tuner
+from bpftune.supervisor.rollback import Rollback
+from bpftune.supervisor.roster import Roster
 from bpftune.supervisor.router import Router
 from bpftune.supervisor.scheduling import ask_for_short_slices
 from bpftune.supervisor.signals import Signals
-from bpftune.supervisor.status import Parts, status_line, summary_text, support_of
-from bpftune.supervisor.strategist import Strategist
-from bpftune.supervisor.strategy_switch import StrategySwitch
-from bpftune.supervisor.summary import format_summary
+from bpftune.supervisor.status import Parts, status_line, support_of
 from bpftune.supervisor.support import NETNS_LINE
 from bpftune.supervisor.sysctl_d import AdministratorSettings, read_sysctl_d
 from bpftune.supervisor.sysctl_judge import SysctlJudge
 from bpftune.supervisor.tuner_host import TunerHost
 from bpftune.supervisor.watchers import Watchers
-from bpftune.supervisor.worker import Worker
 
 CACHE_DIR = "programs"
-STOP_WITHIN_S = 2.0
-"""Workers that are still there then are killed with the fork server."""
-
 GOODBYE_MS = 200
 """How long replies and the last log lines may take to leave."""
 
@@ -78,7 +69,6 @@ class Supervisor:
         self._options = options
         self._started_ns = time.monotonic_ns()
         self._exit_code = 0
-        self._stopping = False
         self._cleanup = ExitStack()
         try:
             self._open()
@@ -89,7 +79,8 @@ class Supervisor:
     def start(self) -> None:
         """Attach everything that can be attached and take requests."""
         self._settle_past()
-        self._load_tuners()
+        self._bpf.set_supervisor(os.getpid())
+        self._arrivals.load(self._options.allow)
         self._loop.watch(self._bpf.fileno(), self._consume)
         self._control.serve(self._requests.answer)
         self._folders.watch(self._loop, self._rescan)
@@ -107,17 +98,6 @@ class Supervisor:
     def close(self) -> None:
         self._cleanup.close()
 
-    def stop(self) -> None:
-        """Take the probes out, hear the workers' last words, print the summary, end."""
-        if self._stopping:
-            return
-        self._stopping = True
-        self._notifier.stopping()
-        for tuner in self._roster:
-            self._roster.detach(tuner, "bpftune is stopping")
-        self._consume()
-        self._collector.collect(self._finish)
-
     def _open(self) -> None:
         options = self._options
         make_directory(options.state_dir, mode=0o700)
@@ -127,7 +107,7 @@ class Supervisor:
         self._loop = Loop()
         # Early, so that a signal during the start is answered after it, and closed late, so that a second
         # one does not disturb the end.
-        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._rescan}
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._rescan}
         self._cleanup.callback(Signals(self._loop, handlers).close)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Closes the sockets of workers that did not end in time as well: `term` would wait for them.
@@ -177,9 +157,6 @@ class Supervisor:
             bpf=self._bpf,
             load=self._watchers.load_with,
             allow=self._options.allow,
-            new_worker=self._new_worker,
-            new_poller=self._new_poller,
-            new_strategist=self._new_strategist,
             warn=self._logger.warning,
             notice=self._logger.notice,
         )
@@ -264,8 +241,20 @@ class Supervisor:
         )
         self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
         self._router.add_watcher(self._watchers.netns, self._namespaces.created)
+        options = self._options
+        self._arrivals = Arrivals(
+            folders=self._folders,
+            roster=self._roster,
+            equipment=self._equip(),
+            bpf=self._bpf,
+            ledger=self._ledger,
+            decisions=self._decisions,
+            overrides=self._overrides,
+            reactions=self._reactions,
+            logger=self._logger,
+        )
         self._parts = Parts(
-            options=self._options,
+            options=options,
             started_ns=self._started_ns,
             bpf=self._bpf,
             roster=self._roster,
@@ -276,16 +265,42 @@ class Supervisor:
             forkserver=self._forkserver,
             rivals=find_rivals(),
         )
-        self._collector = SummaryCollector(self._roster)
+        collector = SummaryCollector(self._roster)
         self._requests = Requests(
             parts=self._parts,
             rollback=self._rollback,
             namespaces=self._namespaces,
-            collector=self._collector,
+            collector=collector,
             log=self._logger.notice,
         )
-        self._control = ControlServer(loop=self._loop, context=self._context, run_dir=self._options.run_dir)
+        self._ending = Ending(
+            loop=self._loop,
+            notifier=self._notifier,
+            parts=self._parts,
+            collector=collector,
+            consume=self._consume,
+            rollback=self._rollback if options.rollback else None,
+            logger=self._logger,
+        )
+        self._control = ControlServer(loop=self._loop, context=self._context, run_dir=options.run_dir)
         self._cleanup.callback(self._control.close)
+
+    def _equip(self) -> Equipment:
+        return Equipment(
+            options=self._options,
+            loop=self._loop,
+            context=self._context,
+            forkserver=self._forkserver,
+            owner=self._host,
+            ledger=self._ledger,
+            registry=self._registry,
+            decisions=self._decisions,
+            roster=self._roster,
+            reactions=self._reactions,
+            announcer=self._announcer,
+            route=self._router.route,
+            warn=self._logger.warning,
+        )
 
     def _settle_past(self) -> None:
         """Finish or undo what a killed supervisor left half done."""
@@ -296,97 +311,17 @@ class Supervisor:
         for change in self._ledger.recover(self._rollback.read_cell):
             self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")
 
-    def _load_tuners(self) -> None:
-        self._bpf.set_supervisor(os.getpid())
-        scan = self._folders.scan()
-        for name in self._options.allow:
-            if name not in scan.accepted:
-                for path, why in scan.refused.items():
-                    if path.name == name:
-                        raise UsageError(why)
-                raise UnknownName("tuner", name, scan.accepted)
-        self._follow(scan)
-
     def _rescan(self) -> None:
-        if self._stopping:
-            return
-        self._follow(self._folders.scan())
-        self._tell_service_manager()
+        if not self._ending.begun:
+            self._arrivals.rescan()
+            self._tell_service_manager()
 
     def _tell_service_manager(self) -> None:
         self._notifier.status(status_line(self._parts))
 
-    def _follow(self, scan: Scan) -> None:
-        before = [tuner.name for tuner in self._roster]
-        for name in self._roster.follow(scan):
-            self._greet(name, is_new=bool(before))
-        for name in before:
-            if name not in self._roster:
-                self._logger.notice(f"tuner '{name}' is gone: its folder was removed or changed")
-
-    def _greet(self, name: str, *, is_new: bool) -> None:
-        """Bring a tuner that was just attached up to what holds for it."""
-        tuner = self._roster[name]
-        if is_new:
-            self._logger.notice(f"tuner '{name}' was added from {tuner.folder.path}", tuner=name)
-        if tuner.declaration.mirrored:
-            # Reading is enough: the mirror is told of every value that is seen.
-            self._decisions.view(tuner.declaration, GLOBAL)
-        for override in self._overrides.of(name):
-            self._reactions.silence(tuner, override)
-        for cell in self._ledger.cells():
-            if cell.tunable in tuner.declaration.tunables_by_name:
-                self._bpf.set_changed(cell.cookie, name, changed=True)
-        self._reactions.adopt(name)
-
     def _not_entered(self, text: str) -> None:
         self._logger.debug(text)
         self._namespaces.suspect()
-
-    def _new_worker(self, folder: TunerFolder) -> Worker:
-        return Worker(
-            declaration=folder.declaration,
-            folder=folder.path,
-            shift=self._options.shift,
-            loop=self._loop,
-            forkserver=self._forkserver,
-            context=self._context,
-            run_dir=self._options.run_dir,
-            owner=self._host,
-            changed={
-                cell.cookie
-                for cell in self._ledger.cells()
-                if cell.tunable in folder.declaration.tunables_by_name
-            },
-        )
-
-    def _new_strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
-        owner = StrategySwitch(
-            tuner,
-            roster=self._roster,
-            announcer=self._announcer,
-            adopt=self._reactions.adopt,
-        )
-        return Strategist(declaration=tuner.declaration, hooks=hooks, loop=self._loop, owner=owner)
-
-    def _new_poller(self, declaration: Declaration, poll: Poll) -> Poller:
-        return Poller(
-            loop=self._loop,
-            declaration=declaration,
-            poll=poll,
-            shift=self._options.shift,
-            netns_cookie=self._registry.initial.cookie,
-            read_limit=lambda tunable: self._read_limit(declaration, tunable),
-            emit=self._router.route,
-            failed=self._logger.warning,
-        )
-
-    def _read_limit(self, declaration: Declaration, tunable: str) -> Value | None:
-        for cookie in (GLOBAL, self._registry.initial.cookie):
-            view = self._decisions.view(declaration, cookie)
-            if view is not None and tunable in view.tunables:
-                return view.tunables[tunable].current
-        return None
 
     def _consume(self) -> None:
         self._bpf.consume(self._router.route)
@@ -399,22 +334,7 @@ class Supervisor:
     def _give_up(self) -> None:
         self._logger.error("no tuner works any more: ending, so that the service manager can act")
         self._exit_code = 1
-        self.stop()
+        self._stop()
 
-    def _finish(self, tables: list[Table]) -> None:
-        for line in format_summary(summary_text(self._parts), tables):
-            self._logger.notice(line)
-        if self._options.rollback:
-            for one in self._rollback.run(ALL, list, dry_run=False):
-                self._logger.notice(f"rollback: {one.tunable} in '{one.netns.name}': {one.outcome}")
-        for tuner in self._roster:
-            if tuner.worker is not None:
-                tuner.worker.stop()
-        self._loop.call_later(STOP_WITHIN_S, self._loop.stop)
-        self._loop.call_later(0, self._stop_when_alone)
-
-    def _stop_when_alone(self) -> None:
-        if any(tuner.worker is not None and tuner.worker.pid is not None for tuner in self._roster):
-            self._loop.call_later(0.01, self._stop_when_alone)
-        else:
-            self._loop.stop()
+    def _stop(self) -> None:
+        self._ending.begin()

@@ -6,6 +6,7 @@ pytest reads it. It must never need privilege itself: unit tests run as anyone.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs_root: skipped without root, failed under BPFTUNE_TESTS_STRICT=1"
     )
+    # A shell's background jobs ignore SIGINT, and so would every program under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     leftovers.mark_descendants()
 
 

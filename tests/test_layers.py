@@ -117,3 +117,11 @@ def test_a_right_import_is_not() -> None:
     )
 
     assert not wrong_imports(source, "supervisor", layer_table())
+
+
+def test_the_supervisors_modules_are_all_on_the_map() -> None:
+    _, _, rest = (ROOT / "ARCHITECTURE.md").read_text().partition("### supervisor/")
+    section = rest.partition("\n## ")[0]
+    assert sorted(re.findall(r"`(\w+)`", section)) == sorted(
+        path.stem for path in (ROOT / "supervisor").glob("*.py") if path.stem != "__init__"
+    )

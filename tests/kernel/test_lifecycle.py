@@ -33,7 +33,7 @@ def with_example(daemon_directory: Path, netns: Namespace, start_daemon: StartDa
     """A daemon with the example tuner, and a namespace in which it has something to do."""
     third_party.put_example(daemon_directory / "tuners")
     limit_time_wait(netns)
-    daemon = start_daemon("-l", str(daemon_directory / "tuners"))
+    daemon = start_daemon("-l", str(daemon_directory / "tuners"), "--allow", NAME)
     daemon.wait_active()
     return daemon
 
@@ -151,6 +151,25 @@ def test_a_signal_to_the_group_while_programs_are_compiled(
     assert exit_code == 0
     assert daemon.lines[-1] == NOTHING
     assert "left out" not in "\n".join(daemon.lines)
+
+
+def test_ctrl_c_before_it_has_begun_ends_it_without_a_traceback(daemon_directory: Path) -> None:
+    daemon = Daemon(directory=daemon_directory)
+    try:
+        wait_for(lambda: is_importing(daemon), 10, "it imports its modules", 0.001)
+
+        os.killpg(daemon.pid, signal.SIGINT)
+        exit_code = daemon.process.wait(30 * SCALE)
+    finally:
+        daemon.close()
+
+    assert exit_code in (-signal.SIGINT, 0)
+    assert "Traceback" not in "\n".join(daemon.lines)
+
+
+def is_importing(daemon: Daemon) -> bool:
+    """Our own first lines are behind it."""
+    return "libzmq" in Path(f"/proc/{daemon.pid}/maps").read_text()
 
 
 def is_compiling(daemon: Daemon) -> bool:

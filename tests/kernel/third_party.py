@@ -47,6 +47,14 @@ def on_event(self, event, situation, state):
 """
 """Writes at every event."""
 
+GROWING = """
+def on_event(self, event, situation, state):
+    wanted = situation.tunables[LIMIT].current[0] + 1
+    numbers = {"time_wait": event["time_wait"]}
+    return Decision(proposals=[situation.propose(LIMIT, (wanted,), "time_wait_near_limit", numbers)])
+"""
+"""One more at every event, and never back: without events nothing changes."""
+
 CRASHING = """
 def on_event(self, event, situation, state):
     raise RuntimeError("this policy is broken")

@@ -130,7 +130,7 @@ def test_without_the_tuner_it_fails(veth: Pair, start_daemon: StartDaemon, famil
 
 
 @both
-@pytest.mark.parametrize("per_second", [1500, 15_000])
+@pytest.mark.parametrize("per_second", [5000, 15_000])
 def test_a_flood_that_only_fails_is_pushed_back(
     veth: Pair, start_daemon: StartDaemon, family: Family, per_second: int
 ) -> None:

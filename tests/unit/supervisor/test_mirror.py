@@ -26,7 +26,7 @@ class FakeBpf:
 def tuner(name: str, *tunables: Tunable) -> Tuner:
     declaration = Declaration(name=name, description="d", tunables=list(tunables), scenarios=[], probes=[])
     folder = TunerFolder(path=Path("/x"), declaration=declaration, fingerprint=())
-    return Tuner(folder=folder, worker=None, hooks=[])
+    return Tuner(folder=folder, equipper=cast("Any", None))
 
 
 def test_every_value_of_a_mirrored_tunable_is_passed_on() -> None:

@@ -14,9 +14,11 @@ from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration, Poll, Probe, Scenario, Strategy
 from bpftune.supervisor.folders import Scan, TunerFolder
 from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.polls import Poller
 from bpftune.supervisor.roster import Roster, Tuner
 from bpftune.supervisor.strategist import Strategist
 from bpftune.supervisor.strategy_switch import StrategySwitch
+from bpftune.supervisor.worker import Worker
 
 SCENARIO = Scenario(id="seen", name="n", why="w", reason="r", event=["u64 value"])
 
@@ -129,9 +131,6 @@ class Stage:
             bpf=cast("Any", self.bpf),
             load=lambda sources: {},
             allow=(),
-            new_worker=lambda folder: cast("Any", FakeWorker()),
-            new_poller=lambda declaration, poll: cast("Any", FakePoller(poll)),
-            new_strategist=self._new_strategist,
             notice=self.lines.append,
             warn=self.lines.append,
         )
@@ -139,9 +138,15 @@ class Stage:
             name: TunerFolder(path=Path("/x"), declaration=one, fingerprint=())
             for name, one in self.bpf.declarations.items()
         }
-        self.roster.follow(Scan(accepted=folders, refused={}))
+        self.roster.follow(Scan(accepted=folders, refused={}), self)
 
-    def _new_strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
+    def worker(self, folder: TunerFolder) -> Worker:
+        return cast("Worker", FakeWorker())
+
+    def poller(self, declaration: Declaration, poll: Poll) -> Poller:
+        return cast("Poller", FakePoller(poll))
+
+    def strategist(self, tuner: Tuner, hooks: list[HookStatus]) -> Strategist:
         owner = StrategySwitch(
             tuner,
             roster=self.roster,

@@ -52,7 +52,7 @@ class Stage:
         self.strangers = 0
         self.followed: list[tuple[str, str, int, bytes]] = []
         folder = TunerFolder(path=Path("/x"), declaration=self.tuned, fingerprint=())
-        self.tuner = Tuner(folder=folder, worker=cast("Any", self.worker), hooks=[])
+        self.tuner = Tuner(folder=folder, equipper=cast("Any", None), worker=cast("Any", self.worker))
         self.router = Router(
             roster=cast("Any", self),
             registry=cast("Any", self),

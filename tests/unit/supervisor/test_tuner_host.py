@@ -58,7 +58,7 @@ class Stage:
 
     def __init__(self) -> None:
         folder = TunerFolder(path=Path("/x"), declaration=declaration(), fingerprint=())
-        self.tuner = Tuner(folder=folder, worker=None, hooks=[])
+        self.tuner = Tuner(folder=folder, equipper=cast("Any", None))
         self.lines = Lines()
         self.found = {b"12345678": b"abcdefgh"}
         logger = Logger(self.lines, loop=Loop(), now_ns=lambda: 0)
