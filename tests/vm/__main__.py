@@ -10,6 +10,7 @@ Exit code 0 when nothing failed. The machines' results stay in build/vm.
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,11 @@ def main() -> int:
     ]
     for one in tallies:
         print("\n".join(one.lines()))
-    print(f"  {time.monotonic() - since:.0f} s in all; journals and reports are in {share}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = (
+        f"{time.monotonic() - since:.0f} s in all, {used.ru_utime + used.ru_stime:.0f} s of processor time"
+    )
+    print(f"  {spent}; journals and reports are in {share}")
     return 1 if any(one.failed for one in tallies) else 0
 
 
