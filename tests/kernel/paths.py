@@ -42,9 +42,8 @@ def _netem_path(a: str, b: str, *, rtt_ms: float, mbit_per_s: float, loss: float
     _in(a, "ip", "link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE, "netns", b)
     try:
         for end in (a, b):
-            if loss:
-                # One packet at a time: what TCP hands over in one piece would be lost in one piece.
-                _in(end, "ip", "link", "set", DEVICE, "gso_max_segs", "1")
+            # One packet at a time: what TCP hands over in one piece would be delayed and lost in one piece.
+            _in(end, "ip", "link", "set", DEVICE, "gso_max_segs", "1")
             _in(end, "tc", "qdisc", "add", "dev", DEVICE, "root", "netem", *netem)
         yield
     finally:
