@@ -18,6 +18,7 @@ from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.roster import Roster, Tuner
+from bpftune.supervisor.wording import not_done_line
 
 MAX_MAP_BYTES = 1 << 20
 """of one map, in one message"""
@@ -39,6 +40,7 @@ class TunerHost:
         namespace_missing: Callable[[], None],
         state_changed: Callable[[], None],
         all_failed: Callable[[], None],
+        dry_run: bool,
     ) -> None:
         self._bpf = bpf
         self._roster = roster
@@ -50,6 +52,7 @@ class TunerHost:
         self._namespace_missing = namespace_missing
         self._state_changed = state_changed
         self._all_failed = all_failed
+        self._dry_run = dry_run
 
     def view(self, tuner: str, netns_cookie: int) -> View | None:
         view = self._decisions.view(self._roster[tuner].declaration, netns_cookie)
@@ -117,7 +120,9 @@ class TunerHost:
             netns = self._registry.netns(note.netns_cookie)
             if note.acts > 0 and tunable.writer is Writer.SOCKET:
                 tuner.occurrences[note.scenario, note.tunable, netns] += note.acts
-                self._announcer.acted(declaration, note, netns)
+                line = self._announcer.acted(declaration, note, netns)
+                if not self._dry_run:
+                    tuner.made_changes(line, count=note.acts)
             else:
                 self._announcer.noted(declaration, note, netns)
                 self._decisions.remark(note)
@@ -127,6 +132,6 @@ class TunerHost:
         if outcome.status in (Status.APPLIED, Status.OBSERVED):
             return
         proposal = outcome.proposal
-        text = f"{proposal.tunable} -> {proposal.new}: {outcome.status}, {outcome.why}"
         priority = Priority.WARNING if outcome.status is Status.FAILED else Priority.DEBUG
+        text = not_done_line(outcome)
         self._logger.log(priority, text, tuner=tuner, tunable=proposal.tunable, scenario=proposal.scenario)

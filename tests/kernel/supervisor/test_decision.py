@@ -164,7 +164,7 @@ def test_a_namespace_that_vanishes_in_between(machine: Machine) -> None:
         assert machine.set_max(cookie, 7_000_000).status is Status.APPLIED
     wait_for(lambda: machine.registry.gone() == [cookie], 5, "the namespace is gone")
     outcome = machine.propose(cookie, (1, 2, 3), (1, 2, 4))
-    assert outcome.status is Status.FAILED
+    assert outcome.status is Status.STALE
     assert outcome.why == f"network namespace {cookie} is gone"
     assert machine.decisions.view(DECLARATION, cookie) is None
     (restored,) = machine.rollback.run("all", list, dry_run=False)
