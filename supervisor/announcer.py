@@ -72,14 +72,12 @@ class Announcer:
             netns=netns.name,
         )
 
-    def acted(self, declaration: Declaration, note: Note, netns: Netns) -> None:
+    def acted(self, declaration: Declaration, note: Note, netns: Netns) -> str:
         """What a probe did by itself: the same two lines as for a change, the policy's text being the
-        second."""
+        second, which is returned."""
         scenario = declaration.scenarios_by_id[note.scenario]
-        for priority, text in (
-            (Priority.INFO, scenario_line(scenario, netns)),
-            (Priority.NOTICE, f"{note.text}{format_elsewhere(netns)}"),
-        ):
+        line = f"{note.text}{format_elsewhere(netns)}"
+        for priority, text in ((Priority.INFO, scenario_line(scenario, netns)), (Priority.NOTICE, line)):
             self._logger.log(
                 priority,
                 text,
@@ -88,6 +86,7 @@ class Announcer:
                 scenario=scenario.id,
                 netns=netns.name,
             )
+        return line
 
     def cap_reached(self, tunable: Tunable, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
         what = {

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,16 @@ from pathlib import Path
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import BpftuneError, NotPermitted, NotSupported
+from bpftune.ipc.errors import BpftuneError, NotSupported
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.background import Background
 from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
 from bpftune.supervisor.options import Options, check_paths, parse_options
+from bpftune.supervisor.privileges import check_privileges
 from bpftune.supervisor.supervisor import CACHE_DIR, Supervisor
 from bpftune.supervisor.support import NETNS_LINE, Support, format_hook_table, judge_support
+from bpftune.supervisor.watchers import Watchers
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -28,12 +29,12 @@ def run(argv: Sequence[str]) -> int:
     try:
         options = parse_options(argv)
         check_paths(options)
-        check_machine()
         if options.support:
             return print_support(options)
+        check_machine()
         return serve(options)
     except BpftuneError as error:
-        print(f"bpftune: {error}", file=sys.stderr)
+        warn(str(error))
         return error.exit_code
 
 
@@ -51,15 +52,19 @@ def serve(options: Options) -> int:
 
 def check_machine(kernel_btf: Path = KERNEL_BTF) -> None:
     """What nothing works without. Raises NotPermitted or NotSupported."""
-    if os.geteuid() != 0:
-        raise NotPermitted("bpftune needs root: it loads BPF programs and writes sysctls")
+    check_privileges()
     if not kernel_btf.exists():
         raise NotSupported(f"this kernel has no BTF: {kernel_btf} is missing (CONFIG_DEBUG_INFO_BTF)")
 
 
 def print_support(options: Options) -> int:
     """`bpftune -S`: attach every probe for a moment and tell what became of it."""
-    hooks = attach_once(options)
+    try:
+        check_machine()
+        hooks = attach_once(options)
+    except NotSupported:
+        print(Support.NONE)
+        raise
     support = judge_support(hooks)
     print("\n".join([support, NETNS_LINE, "", *format_hook_table(hooks)]))
     return NotSupported.exit_code if support is Support.NONE else 0
@@ -74,18 +79,22 @@ def attach_once(options: Options) -> dict[str, list[HookStatus]]:
     bpf = Bpf(
         cache_dir=options.state_dir / CACHE_DIR,
         shift=options.shift,
-        log=lambda text: print(f"bpftune: {text}", file=sys.stderr),
+        log=warn,
         legacy=options.legacy,
         cgroup=options.cgroup,
     )
     try:
-        failures = bpf.load(sources)
+        failures = Watchers(bpf, warn).load_with(sources)
         for name, error in failures.items():
-            print(f"bpftune: tuner '{name}' is left out: {error}", file=sys.stderr)
+            warn(f"tuner '{name}' is left out: {error}")
         loaded = [source.declaration for source in sources if source.declaration.name not in failures]
         return {declaration.name: _attach(bpf, declaration) for declaration in loaded}
     finally:
         bpf.close()
+
+
+def warn(text: str) -> None:
+    print(f"bpftune: {text}", file=sys.stderr)
 
 
 def _attach(bpf: Bpf, declaration: Declaration) -> list[HookStatus]:

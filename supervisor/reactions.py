@@ -6,7 +6,6 @@ The listener of decision.py and overrides.py. Decides nothing itself.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 
 from bpftune.bpf.runtime import Bpf
@@ -44,9 +43,7 @@ class Reactions:
         tuner.occurrences[change.scenario, change.tunable, change.netns] += 1
         if change.outcome == Status.OBSERVED:
             return
-        tuner.changes += 1
-        tuner.last_change = line
-        tuner.last_change_s = time.time()
+        tuner.made_changes(line)
         self._bpf.set_changed(change.netns.cookie, tuner.name, changed=True)
 
     def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:

@@ -7,6 +7,7 @@ that goes is taken out again. Whatever fails for one tuner is logged and costs t
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,12 @@ class Tuner:
     last_change: str | None = None
     last_change_s: float | None = None
     write_latency_us: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    def made_changes(self, line: str, *, count: int = 1) -> None:
+        """`line` is what the log says about the newest."""
+        self.changes += count
+        self.last_change = line
+        self.last_change_s = time.time()
 
     def forget(self, cookie: int) -> None:
         """The namespace is gone: its counts live on among those of all that are."""

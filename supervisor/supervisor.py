@@ -228,6 +228,7 @@ class Supervisor:
             namespace_missing=self._namespaces.suspect,
             state_changed=self._tell_service_manager,
             all_failed=self._give_up,
+            dry_run=self._options.dry_run,
         )
 
     def _open_service(self) -> None:

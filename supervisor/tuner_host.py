@@ -40,6 +40,7 @@ class TunerHost:
         namespace_missing: Callable[[], None],
         state_changed: Callable[[], None],
         all_failed: Callable[[], None],
+        dry_run: bool,
     ) -> None:
         self._bpf = bpf
         self._roster = roster
@@ -51,6 +52,7 @@ class TunerHost:
         self._namespace_missing = namespace_missing
         self._state_changed = state_changed
         self._all_failed = all_failed
+        self._dry_run = dry_run
 
     def view(self, tuner: str, netns_cookie: int) -> View | None:
         view = self._decisions.view(self._roster[tuner].declaration, netns_cookie)
@@ -118,7 +120,9 @@ class TunerHost:
             netns = self._registry.netns(note.netns_cookie)
             if note.acts > 0 and tunable.writer is Writer.SOCKET:
                 tuner.occurrences[note.scenario, note.tunable, netns] += note.acts
-                self._announcer.acted(declaration, note, netns)
+                line = self._announcer.acted(declaration, note, netns)
+                if not self._dry_run:
+                    tuner.made_changes(line, count=note.acts)
             else:
                 self._announcer.noted(declaration, note, netns)
                 self._decisions.remark(note)

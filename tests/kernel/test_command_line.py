@@ -131,6 +131,30 @@ def test_legacy_support_says_why_the_better_hooks_are_not_used(places: list[str]
     assert [line for line in lines if line.strip().startswith("not tp_btf:")]
 
 
+WITHOUT_CGROUP2 = """
+for place in $(awk '$(NF - 2) == "cgroup2" {print $5}' /proc/self/mountinfo); do umount -l "$place"; done
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("arguments", [("-S",), ("-s",)])
+def test_where_an_administrator_cannot_be_seen_nothing_is_supported(
+    places: list[str], arguments: tuple[str, ...]
+) -> None:
+    """Without cgroup2 nobody tells us of sysctl writes."""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", WITHOUT_CGROUP2, "sh", BPFTUNE, *arguments, *places],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30 * SCALE,
+    )
+
+    assert done.returncode == 69
+    assert "cannot watch sysctl writes: cgroup:sysctl: cgroup2 is not mounted" in done.stderr
+    assert done.stdout == ("bpftune is not supported\n" if arguments == ("-S",) else "")
+
+
 @contextlib.contextmanager
 def background(places: list[str]) -> Iterator[int]:
     """The pid of a daemon that -D left running; it ends with the block."""

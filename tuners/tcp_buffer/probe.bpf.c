@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Sockets that the largest allowed buffer holds back: receivers through tcp_rcv_space_adjust,
- * senders through the per-RTT callback of sockops or, without cgroups, a sample of the segments
- * that come in. On the way: the memory that all TCP sockets hold together, and handshakes that pile
- * up at listeners.
+ * senders through the per-RTT callback of sockops or, where that is refused, a sample of the
+ * segments that come in. On the way: the memory that all TCP sockets hold together, and handshakes
+ * that pile up at listeners.
  */
 #include "bpftune.h"
 
@@ -417,7 +417,7 @@ PROBE_CTX(send, struct bpf_sock_ops *ctx)
 }
 
 /*
- * In place of the callback where there are no cgroups: a segment of an established connection came
+ * In place of the callback where sockops is refused: a segment of an established connection came
  * in and is not processed yet; nearly always it acknowledges something. Runs with the socket
  * locked.
  */

@@ -42,6 +42,8 @@ ALGORITHMS = (
 PATHS_SHOWN = 20
 """The busiest ones; a machine may know hundreds."""
 
+UNMEASURED = "-"
+
 REMOTES_NAMED = 10
 NAMED_NS = 3_600_000_000_000
 """So many remotes have lines of their own in the log of a namespace, for so long. A server on the internet
@@ -64,7 +66,8 @@ class Use:
     greedy: int
     moved: int
     cost: float | None
-    """Shares of the best round trip time and rate that are missing; None: not measured yet."""
+    """Shares of the best round trip time and rate that are missing; None: nothing was measured yet, what
+    follows neither."""
     min_rtt_us: int
     max_rate: int
     """bytes per ms"""
@@ -146,11 +149,11 @@ def _paths(rows: Sequence[Row], namespaces: Mapping[int, Netns]) -> Table:
                 _netns(row["netns_cookie"], namespaces),
                 _path(row),
                 use.algorithm,
-                "-" if use.cost is None else round(use.cost, 3),
+                UNMEASURED if use.cost is None else round(use.cost, 3),
                 use.used,
                 round(100 * use.greedy / use.used, 1),
-                round(use.min_rtt_us / 1000, 3),
-                round(use.max_rate * 8 / 1000, 2),
+                UNMEASURED if use.cost is None else round(use.min_rtt_us / 1000, 3),
+                UNMEASURED if use.cost is None else round(use.max_rate * 8 / 1000, 2),
             ]
             for row in rows[:PATHS_SHOWN]
             for use in uses(row)

@@ -12,9 +12,10 @@ import pytest
 from bpftune.supervisor.memory import Memory
 from tests.kernel import sysctl_guard, traffic
 from tests.kernel.conftest import StartDaemon
-from tests.kernel.daemon import Daemon
+from tests.kernel.daemon import Daemon, running
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
-from tests.kernel.tuners.handshakes import ROOMY, listening, running
+from tests.kernel.tuners.handshakes import ROOMY, listening
+from tests.kernel.tuners.handshakes import running as sending_handshakes
 from tests.kernel.tuners.stuck import stuck
 from tests.requirements import require
 from tests.waiting import wait_for
@@ -120,6 +121,30 @@ def test_where_there_is_no_more_buffers_give_way_and_switches_save(
     assert not any(METRICS in line for line in daemon.lines)
 
 
+SMALL_MACHINE = """Node 0, zone   Normal
+        high     0
+        managed  16384
+"""
+SMALL_CAPS = (1024, 2048, 4096)
+WITH_ZONEINFO = 'mount --bind "$1" /proc/zoneinfo && shift && exec "$@"'
+
+
+def test_at_its_cap_buffers_give_way_as_well(distant: Pair, tmp_path: Path, daemon_directory: Path) -> None:
+    """A machine so small that its share for TCP can be filled."""
+    zoneinfo = tmp_path / "zoneinfo"
+    zoneinfo.write_text(SMALL_MACHINE)
+    wrapper = ("unshare", "--mount", "sh", "-c", WITH_ZONEINFO, "sh", str(zoneinfo))
+    sysctl_path(TCP_MEM).write_text("512 1024 2048")
+    distant.b.write_sysctl(RMEM, "4096 131072 131072")
+    distant.b.write_sysctl(WMEM, "4096 16384 65536")
+    with running("--allow", "tcp_buffer", directory=daemon_directory, wrapper=wrapper) as daemon:
+        raise_rmem_and_wmem(distant, daemon)
+        with stuck(distant.b, 100):
+            daemon.wait_line(rf"{re.escape(TCP_MEM)} in global ns reached its cap \(1024 2048 4096\)")
+            daemon.wait_line(r"at its cap change net\.ipv4\.tcp_rmem")
+        assert tcp_mem() == SMALL_CAPS
+
+
 def test_cookies_stand_in_for_memory_that_is_short(
     veth: Pair, tcp_mem_is_the_administrators: None, start_daemon: StartDaemon
 ) -> None:
@@ -127,7 +152,7 @@ def test_cookies_stand_in_for_memory_that_is_short(
     veth.b.write_sysctl(COOKIES, "0")
     veth.b.write_sysctl("net.ipv4.tcp_max_syn_backlog", "512")
     daemon = start_daemon("--allow", "tcp_buffer")
-    with stuck(veth.b, 20), listening(veth, ROOMY), running(veth.a, "syns", veth.b_ipv4, 2000):
+    with stuck(veth.b, 20), listening(veth, ROOMY), sending_handshakes(veth.a, "syns", veth.b_ipv4, 2000):
         daemon.wait_line(
             rf"change {re.escape(COOKIES)} from \(0\) -> \(1\) in netns '{veth.b.name}'", timeout_s=20
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The probes of tcp_buffer without a daemon: what takes the place of sockops where there are no cgroups."""
+"""The probes of tcp_buffer without a daemon: what takes the place of sockops where that is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def legacy(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def rig(tmp_path: Path, legacy: bool) -> Iterator[Rig]:
-    """Loaded, nothing attached; its ladders have no rung that needs a cgroup."""
+    """Loaded, nothing attached; as where the kernel refuses sockops."""
     folder = tmp_path / TUNER
     shutil.copytree(ROOT / "tuners" / TUNER, folder)
     declared = (folder / "tuner.toml").read_text()

@@ -7,6 +7,7 @@ Everything begins with reno: it is in every kernel, and the one that any namespa
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def test_lossy_connections_move_to_bbr(lossy: Pair, start_daemon: StartDaemon, a
     ended = daemon.stop()
     assert ended.exit_code == 0
     assert any("'connection retransmits too much' occurred" in line for line in ended.summary)
+    assert "bpftune: Connections by congestion control:" in ended.summary
+    assert any(re.search(r"^bpftune:   reno +\d+ +3$", line) for line in ended.summary), "three were moved"
+    assert "bpftune: Congestion control by path:" in ended.summary
 
 
 def test_in_the_initial_namespace_too(start_daemon: StartDaemon) -> None:

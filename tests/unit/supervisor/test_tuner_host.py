@@ -56,7 +56,7 @@ class Lines:
 class Stage:
     """Stands for the registry, the roster, the decisions and the BPF layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dry_run: bool = False) -> None:
         folder = TunerFolder(path=Path("/x"), declaration=declaration(), fingerprint=())
         self.tuner = Tuner(folder=folder, equipper=cast("Any", None))
         self.lines = Lines()
@@ -74,6 +74,7 @@ class Stage:
             namespace_missing=lambda: None,
             state_changed=lambda: None,
             all_failed=lambda: None,
+            dry_run=dry_run,
         )
 
     def netns(self, cookie: int) -> Netns:
@@ -111,6 +112,15 @@ def test_what_a_probe_did_is_announced_and_counted_like_a_change(stage: Stage) -
         "Painted in netns 'blue'",
     ], "the second time both lines are folded"
     assert stage.tuner.occurrences == Counter({("pale", BY_PROBE, BLUE): 5})
+    assert (stage.tuner.changes, stage.tuner.last_change) == (5, "Painted in netns 'blue'")
+
+
+def test_what_a_probe_would_have_done_is_no_change() -> None:
+    stage = Stage(dry_run=True)
+    stage.note(acts=3)
+
+    assert stage.tuner.occurrences == Counter({("pale", BY_PROBE, BLUE): 3})
+    assert (stage.tuner.changes, stage.tuner.last_change) == (0, None)
 
 
 def test_in_the_initial_namespace_the_line_does_not_say_where(stage: Stage) -> None:

@@ -159,7 +159,7 @@ def test_nothing_measured_is_no_cost() -> None:
     (use,) = uses(row(cubic={"used": 1}))
     assert use.cost is None
     _, paths = tables(row(cubic={"used": 1}))
-    assert cells(paths)[0]["cost"] == "-"
+    assert [cells(paths)[0][column] for column in ("cost", "min RTT ms", "max Mbit/s")] == ["-"] * 3
 
 
 def test_totals_are_over_all_paths() -> None:
