@@ -141,7 +141,9 @@ def test_no_buffer_grows_beyond_the_cap(netns: Namespace, start_daemon: StartDae
             events = daemon.tuner("udp_buffer")["events_in"]
             wait_for(lambda: daemon.tuner("udp_buffer")["events_in"] > events + 2, 20, "losses at the cap")
 
-    assert limit(RMEM_DEFAULT) == CAP_BYTES
+    assert limit(RMEM_DEFAULT) in (NEAR_CAP_BYTES, CAP_BYTES), (
+        "a step to the cap that did not pay is taken back"
+    )
     assert changes(daemon, "default_buffer_full") == 1
     assert sum("its cap" in line or "as far as it may go" in line for line in daemon.lines) == 1
 
