@@ -183,3 +183,17 @@ def test_a_cookie_that_never_was(registry: NetnsRegistry) -> None:
     registry.learn(1 << 50, 4026539999, 1)
     with pytest.raises(NetnsGone), registry.enter(1 << 50):
         pass
+
+
+def test_an_inode_that_is_used_again_is_the_newest_one_s(registry: NetnsRegistry, netns: Namespace) -> None:
+    """The one before it has ended, and nobody has looked since."""
+    found = registry.resolve(netns.name)
+    ended = registry.learn(found.cookie + (1 << 40), found.inum)
+    registry.forget(found.cookie)
+    registry.learn(found.cookie, found.inum)
+
+    registry.rename()
+
+    assert registry.resolve(netns.name).cookie == found.cookie
+    assert registry.resolve(str(found.inum)).cookie == found.cookie
+    assert registry.gone() == [ended.cookie]
