@@ -5,8 +5,10 @@
 PYTEST := .venv/bin/python -m pytest
 PREFIX ?= /usr/local
 DESTDIR ?=
+SUITE ?= bookworm
+LOCKDOWN ?=
 
-.PHONY: help run test setup lint unit process kernel demo bench install uninstall deb rpm test-packages clean
+.PHONY: help run test test-vm setup lint unit process kernel demo bench install uninstall deb rpm test-packages clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,6 +20,10 @@ run: ## tune this machine in the foreground until Ctrl-C; ARGS='--dry-run' passe
 
 test: setup ## every check: linters, unit, process and kernel tests; ARGS='-k rmem' passes options
 	@exec $(PYTEST) $(ARGS)
+
+test-vm: ## kernel tests on Debian's kernel in QEMU, the service under its systemd; SUITE=trixie LOCKDOWN=confidentiality
+	@tools/setup test-vm
+	@exec .venv/bin/python -m tests.vm --suite '$(SUITE)' --lockdown '$(LOCKDOWN)' -- $(ARGS)
 
 setup: ## install what the tests need, nothing else
 	@tools/setup test

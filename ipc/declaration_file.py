@@ -34,7 +34,7 @@ def load_declaration(folder: Path) -> Declaration:
         text = (folder / DECLARATION_FILE).read_text()
         declaration = msgspec.convert(tomllib.loads(text), Declaration)
         _check(declaration)
-    except (OSError, ValueError, re.error, RecursionError) as error:
+    except (OSError, ValueError, msgspec.ValidationError, re.error, RecursionError) as error:
         raise DeclarationError(folder, _one_line(error)) from error
     if declaration.name != folder.name:
         raise DeclarationError(folder, f"it declares the name '{declaration.name}'")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from pathlib import Path
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration
-from bpftune.ipc.errors import BpftuneError, NotPermitted, NotSupported
+from bpftune.ipc.errors import BpftuneError, NotSupported
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
 from bpftune.supervisor.background import Background
 from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
 from bpftune.supervisor.options import Options, check_paths, parse_options
+from bpftune.supervisor.privileges import check_privileges
 from bpftune.supervisor.supervisor import CACHE_DIR, Supervisor
 from bpftune.supervisor.support import NETNS_LINE, Support, format_hook_table, judge_support
 from bpftune.supervisor.watchers import Watchers
@@ -52,8 +52,7 @@ def serve(options: Options) -> int:
 
 def check_machine(kernel_btf: Path = KERNEL_BTF) -> None:
     """What nothing works without. Raises NotPermitted or NotSupported."""
-    if os.geteuid() != 0:
-        raise NotPermitted("bpftune needs root: it loads BPF programs and writes sysctls")
+    check_privileges()
     if not kernel_btf.exists():
         raise NotSupported(f"this kernel has no BTF: {kernel_btf} is missing (CONFIG_DEBUG_INFO_BTF)")
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bpftune.ipc.control import Change
 from bpftune.ipc.declaration import Declaration, Scope, Tunable, Writer
-from bpftune.ipc.errors import BpftuneError, LedgerError, TunableError
+from bpftune.ipc.errors import BpftuneError, LedgerError, NetnsGone, TunableError
 from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value, View
 from bpftune.supervisor.known_values import KnownValues
 from bpftune.supervisor.ledger import Ledger
@@ -78,6 +78,8 @@ class Decisions:
         try:
             with self._registry.enter(proposal.netns_cookie):
                 return self._decide(declaration, proposal)
+        except NetnsGone as error:
+            return _outcome(proposal, Status.STALE, proposal.expected, str(error))
         except BpftuneError as error:
             return _outcome(proposal, Status.FAILED, proposal.expected, str(error))
 

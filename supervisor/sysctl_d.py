@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which sysctls the administrator sets in files, read the way sysctl.d(5) says.
 
-Read once at start; decision.py leaves those tunables alone, in every namespace, because a new
+What `read_sysctl_d` finds at start decision.py leaves alone, in every namespace, because a new
 namespace starts out with the values of the initial one. /etc/sysctl.d, /run/sysctl.d and
 /etc/sysctl.conf count. /usr/lib/sysctl.d does not: it holds the distribution's guesses, which are
 exactly what is there to be tuned. Nothing here reads or writes /proc/sys.
@@ -10,12 +10,13 @@ exactly what is there to be tuned. Nothing here reads or writes /proc/sys.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 _FOLDERS = ("etc/sysctl.d", "run/sysctl.d")  # the first one masks files of the same name in the second
+_VENDOR_FOLDERS = ("usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
 _SYSCTL_CONF = "etc/sysctl.conf"
 
 
@@ -64,8 +65,17 @@ class AdministratorSettings:
 
 def read_sysctl_d(root: Path = Path("/")) -> AdministratorSettings:
     """Files that cannot be read are as good as absent: systemd-sysctl cannot apply them either."""
+    return _read_folders(root, _FOLDERS)
+
+
+def read_all_sysctl_d(root: Path = Path("/")) -> AdministratorSettings:
+    """The distribution's as well: all that `sysctl --system` applies."""
+    return _read_folders(root, (*_FOLDERS, *_VENDOR_FOLDERS))
+
+
+def _read_folders(root: Path, folders: Sequence[str]) -> AdministratorSettings:
     files: dict[str, Path] = {}
-    for folder in _FOLDERS:
+    for folder in folders:
         for path in _conf_files(root / folder):
             files.setdefault(path.name, path)
     # procps applies sysctl.conf last; systemd-sysctl only where a link in sysctl.d leads to it.

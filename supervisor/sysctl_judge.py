@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bpftune.ipc.control import Override
@@ -23,7 +23,9 @@ from bpftune.supervisor.ledger import Ledger
 from bpftune.supervisor.loop import Loop, Timer
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.overrides import Overrides
+from bpftune.supervisor.sysctl_d import AdministratorSettings, read_all_sysctl_d
 from bpftune.supervisor.sysctl_write import (
+    SYSCTL_COMM,
     SysctlWrite,
     Verdict,
     decode_sysctl_write,
@@ -77,8 +79,10 @@ class SysctlJudge:
         declarations: Callable[[], Iterable[Declaration]],
         warn: Callable[[str], None],
         proc_root: Path = Path("/proc"),
+        read_settings: Callable[[], AdministratorSettings] = read_all_sysctl_d,
     ) -> None:
         """`declarations` gives those of the tuners that are loaded now."""
+        self._read_settings = read_settings
         self._loop = loop
         self._registry = registry
         self._overrides = overrides
@@ -140,13 +144,24 @@ class SysctlJudge:
             return
         wanted = wanted_value(case.tunable, write, case.before)
         known = self._known.get(*case.cell)
-        match judge_write(write, before=case.before, wanted=wanted, now=now, known=known):
+        configured = self._configured(write, case) if wanted == case.before else None
+        match judge_write(
+            write, before=case.before, wanted=wanted, now=now, known=known, configured=configured
+        ):
             case Verdict.OVERRIDE:
                 self._override(case, now)
             case Verdict.REDO:
                 self._redo(write, case)
             case Verdict.WAIT:
                 self._wait(case)
+
+    def _configured(self, write: SysctlWrite, case: _Case) -> Value | None:
+        """What the files of sysctl.d make of the tunable, if that is what the writer may be applying. They
+        are read anew: applying what was just written there is what `sysctl --system` is for."""
+        if write.comm != SYSCTL_COMM:
+            return None
+        setting = self._read_settings().find(case.tunable.name)
+        return wanted_value(case.tunable, replace(write, new=setting.value), case.before) if setting else None
 
     def _wait(self, case: _Case) -> None:
         self._drop(case.cell)

@@ -19,6 +19,8 @@ from bpftune.supervisor.tunables import parse_cpumask
 
 REAPPLYING_COMMS = frozenset({"systemd-sysctl", "systemd-udevd", "(udev-worker)"})
 """Who writes what is configured again at boot, on upgrades and when devices appear."""
+SYSCTL_COMM = "sysctl"
+"""May do so as well, with --system; its name does not tell."""
 
 _NUMBER = re.compile(r"(-?)(0[xX][0-9a-fA-F]+|[0-9]+)")
 
@@ -64,11 +66,18 @@ def decode_sysctl_write(event: Event) -> SysctlWrite:
 
 
 def judge_write(
-    write: SysctlWrite, *, before: Value | None, wanted: Value | None, now: Value, known: Known | None
+    write: SysctlWrite,
+    *,
+    before: Value | None,
+    wanted: Value | None,
+    now: Value,
+    known: Known | None,
+    configured: Value | None = None,
 ) -> Verdict:
-    """`before` held when the program ran, `wanted` is what the write would make of it, `now` holds."""
+    """`before` held when the program ran, `wanted` is what the write would make of it, `now` holds;
+    `configured` is what `sysctl --system` would write, None: nothing, or somebody else wrote."""
     same = wanted is not None and wanted == before
-    if same and write.comm in REAPPLYING_COMMS:
+    if same and (write.comm in REAPPLYING_COMMS or wanted == configured):
         return Verdict.IGNORE
     if known is not None and known.written_ns > write.time_ns and now == known.value:
         return Verdict.REDO if write.new is not None and not write.file_pos else Verdict.OVERRIDE

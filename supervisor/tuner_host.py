@@ -18,6 +18,7 @@ from bpftune.supervisor.decision import Decisions
 from bpftune.supervisor.logger import Logger, MessageId, Priority
 from bpftune.supervisor.netns import NetnsRegistry
 from bpftune.supervisor.roster import Roster, Tuner
+from bpftune.supervisor.wording import not_done_line
 
 MAX_MAP_BYTES = 1 << 20
 """of one map, in one message"""
@@ -131,6 +132,6 @@ class TunerHost:
         if outcome.status in (Status.APPLIED, Status.OBSERVED):
             return
         proposal = outcome.proposal
-        text = f"{proposal.tunable} -> {proposal.new}: {outcome.status}, {outcome.why}"
         priority = Priority.WARNING if outcome.status is Status.FAILED else Priority.DEBUG
+        text = not_done_line(outcome)
         self._logger.log(priority, text, tuner=tuner, tunable=proposal.tunable, scenario=proposal.scenario)

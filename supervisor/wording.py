@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bpftune.ipc.declaration import Scenario, Strategy, Tunable
-from bpftune.ipc.messages import GLOBAL, Netns, Value
+from bpftune.ipc.messages import GLOBAL, Netns, Outcome, Value
 from bpftune.supervisor.tunables import format_value
 
 
@@ -31,6 +31,13 @@ def change_line(
     verb = "would change" if observe else "change"
     values = f"from ({format_value(tunable, old)}) -> ({format_value(tunable, new)})"
     return f"Due to {reason} {verb} {format_tunable(tunable)} {values}{format_elsewhere(netns)}"
+
+
+def not_done_line(outcome: Outcome) -> str:
+    """What a worker proposed in vain, and why."""
+    proposal = outcome.proposal
+    new = " ".join(map(str, proposal.new))
+    return f"{proposal.tunable} -> ({new}): {outcome.status}, {outcome.why}"
 
 
 def override_line(

@@ -48,7 +48,7 @@ from bpftune.supervisor.loop import Loop, Timer
 from bpftune.supervisor.mailbox import Entry, Mailbox
 from bpftune.supervisor.quarantine import Quarantine
 from bpftune.supervisor.rate_limit import RateLimit
-from bpftune.supervisor.wording import format_where
+from bpftune.supervisor.wording import format_where, not_done_line
 from bpftune.supervisor.worker_lifecycle import WorkerLifecycle
 from bpftune.supervisor.worker_memory import WorkerMemory
 
@@ -337,8 +337,9 @@ class Worker:
         for one in answer.proposals:
             if not self._memory.knows(one.netns_cookie):
                 why = f"no event came from namespace {one.netns_cookie}"
-                self.log(f"{one.tunable} -> {one.new}: {Status.REFUSED}, {why}", syslog.LOG_DEBUG)
-                decided.append(Outcome(proposal=one, status=Status.REFUSED, current=one.expected, why=why))
+                outcome = Outcome(proposal=one, status=Status.REFUSED, current=one.expected, why=why)
+                self.log(not_done_line(outcome), syslog.LOG_DEBUG)
+                decided.append(outcome)
         return decided
 
     def _account(self, answer: Answer) -> int:

@@ -22,6 +22,7 @@ from tests.waiting import wait_for
 PROC = Path("/proc")
 Left = TypeVar("Left", bound=Sized)
 MARK = "BPFTUNE_TESTS_SESSION"
+OUR_MOUNTS = {"bpf", "cgroup", "cgroup2", "nsfs"}
 SYSTEMD_OWN_TYPES = {"8", "15"}
 """cgroup_skb and cgroup_device: systemd attaches these for its units whenever it likes."""
 
@@ -41,9 +42,9 @@ def namespaces(run_netns: Path = Path("/run/netns")) -> set[str]:
 
 
 def mounts() -> set[str]:
-    """Mount points of this mount namespace, but for what `ip netns` mounts once for ever."""
-    points = {line.split()[4] for line in (PROC / "self/mountinfo").read_text().splitlines()}
-    return points - {"/run/netns", "/run"}
+    """Mount points of the kinds that bpftune or its tests could want: others come and go as they please."""
+    fields = [line.split() for line in (PROC / "self/mountinfo").read_text().splitlines()]
+    return {one[4] for one in fields if one[one.index("-") + 1] in OUR_MOUNTS} - {"/run/netns", "/run"}
 
 
 def programs() -> set[int]:

@@ -2,7 +2,8 @@
 """What a test needs from the machine: absent, it is a skip with its reason, or a failure in CI.
 
 BPFTUNE_TESTS_STRICT=1, which .ci/run sets, is the switch: there a skip would hide a missing
-privilege or hook for ever.
+privilege or hook for ever. BPFTUNE_TESTS_EVERY_RUNG=1, which `make test-vm` sets, goes for kernels
+that are known to accept every type of program.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import pytest
 
 STRICT = os.environ.get("BPFTUNE_TESTS_STRICT") == "1"
+EVERY_RUNG = os.environ.get("BPFTUNE_TESTS_EVERY_RUNG") == "1"
 
 
 def require(met: object, reason: str) -> None:
@@ -22,6 +24,29 @@ def require(met: object, reason: str) -> None:
     if STRICT:
         pytest.fail(f"required here (BPFTUNE_TESTS_STRICT=1): {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def require_since(version: tuple[int, int], met: object, reason: str) -> None:
+    """As `require`, but for what no kernel before `version` has: there it is a skip in CI as well."""
+    release = os.uname().release
+    if not met and kernel_version(release) < version:
+        pytest.skip(f"{reason}: in Linux {version[0]}.{version[1]} and later, this is {release}")
+    require(met, reason)
+
+
+def require_rung(met: object, reason: str) -> None:
+    """Skip with the kernel's own reason for refusing a hook, unless it is known to accept all."""
+    if met:
+        return
+    if EVERY_RUNG:
+        pytest.fail(f"required here (BPFTUNE_TESTS_EVERY_RUNG=1): {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """Of `uname -r`. For tests: the code itself never compares versions."""
+    major, minor = release.split(".")[:2]
+    return int(major), int(minor.partition("-")[0])
 
 
 def require_root() -> None:

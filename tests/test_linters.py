@@ -20,6 +20,7 @@ SHELL_SCRIPTS = (
     *(f"tests/packages/{name}" for name in ("deb_lifecycle", "debian_root")),
     *(f"packaging/debian/bpftune-python.{name}" for name in ("postinst", "prerm", "postrm")),
     "packaging/debian/rtupdate",
+    *("tests/vm/build-image", "tests/vm/guest/bpftune-vm", "tests/vm/guest/init"),
 )
 
 

@@ -181,19 +181,21 @@ def settle(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None
         state.paused_until_ns = now_ns + REFUSED_PAUSE_NS
 
 
-def expire(turn: Turn) -> None:
+def expire(limit: Limit, situation: Situation, state: Shortage, decision: Decision) -> None:
     """A tunable that was not needed for a while takes a step back to what it was."""
-    if turn.is_at_rest or turn.situation.now_ns < turn.idle_ns:
+    turn = take_turn(limit, situation, state, decision)
+    if turn is None or turn.is_at_rest or situation.now_ns < turn.idle_ns:
         return
     if turn.is_grown:
-        lower(turn, tuple(shrink(now, turn.situation.shift) for now in turn.view.current), turn.limit.idle)
+        lower(turn, tuple(shrink(now, situation.shift) for now in turn.view.current), limit.idle)
     else:
-        evidence.thaw(turn.state.evidence)
+        evidence.thaw(state.evidence)
 
 
-def wake_ns(turn: Turn) -> int | None:
+def wake_ns(limit: Limit, situation: Situation, state: Shortage) -> int | None:
     """When `expire` has something to do next; None: nothing to wait for."""
-    return None if turn.is_at_rest else turn.idle_ns
+    turn = take_turn(limit, situation, state, Decision())
+    return None if turn is None or turn.is_at_rest else turn.idle_ns
 
 
 def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> None:

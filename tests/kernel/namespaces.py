@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel.long_path import DEVICE, long_path
+from tests.kernel.long_path import DEVICE
+from tests.kernel.paths import long_path
 
 RUN_NETNS = Path("/run/netns")
 PROC_SYS = Path("/proc/sys")
@@ -165,8 +166,9 @@ def _configure(pair: Pair) -> None:
     ends = ((pair.a, pair.a_ipv4, pair.a_ipv6), (pair.b, pair.b_ipv4, pair.b_ipv6))
     for end, ipv4, ipv6 in ends:
         end.run("ip", "address", "add", f"{ipv4}/24", "dev", device)
-        # Without nodad the address is unusable for the second that duplicate detection takes.
-        end.run("ip", "address", "add", f"{ipv6}/64", "dev", device, "nodad")
+        if sysctl_path("net.ipv6").exists():
+            # Without nodad the address is unusable for the second that duplicate detection takes.
+            end.run("ip", "address", "add", f"{ipv6}/64", "dev", device, "nodad")
         end.run("ip", "link", "set", device, "up")
 
 

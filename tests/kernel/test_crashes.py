@@ -125,7 +125,7 @@ def test_a_worker_that_is_dead_at_the_end_contributes_what_it_last_saved(
 
     assert ended.exit_code == 0
     told = [line.removeprefix("bpftune: ").strip() for line in ended.summary]
-    assert told[told.index("counted") :][-1] == str(remembered)
+    assert told[told.index("counted:") :][-1] == str(remembered)
 
 
 def delivered(daemon: Daemon) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bpftune.supervisor.supervisor import CACHE_DIR
 from tests import leftovers
 from tests.kernel import bpf_objects, closing, third_party
 from tests.kernel.closing import MAX_TW_BUCKETS, SMALL_LIMIT, limit_time_wait
@@ -136,6 +138,7 @@ def test_a_signal_to_the_group_while_programs_are_compiled(
     daemon_directory: Path, signum: signal.Signals
 ) -> None:
     """Ctrl-C reaches every process of the terminal's group, systemd may signal all of a service."""
+    shutil.rmtree(daemon_directory / "state" / CACHE_DIR)
     daemon = Daemon(directory=daemon_directory)
     try:
         wait_for(lambda: is_compiling(daemon), 10, "the compiler runs")

@@ -65,12 +65,12 @@ def on_event(self, event, situation, state):
 """
 
 REASONS = [
-    r"kernel\.panic -> \(1,\): refused, .* does not declare kernel\.panic",
+    r"kernel\.panic -> \(1\): refused, .* does not declare kernel\.panic",
     r"\.\./kernel/panic -> .*: refused, .* does not declare",
-    r"-> \(1099511627776,\): refused, .* is above the cap",
-    r"-> \(1,\): refused, .* is below the floor",
-    r"-> \(-1,\): refused, .* is below the floor",
-    rf"-> \({SMALL_LIMIT},\): refused, no change",
+    r"-> \(1099511627776\): refused, .* is above the cap",
+    r"-> \(1\): refused, .* is below the floor",
+    r"-> \(-1\): refused, .* is below the floor",
+    rf"-> \({SMALL_LIMIT}\): refused, no change",
     r"refused, .* has 1 fields, not 2",
     r"refused, .* has 1 fields, not 0",
     r"refused, .* has scope netns, namespace 0 does not fit",

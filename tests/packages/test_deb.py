@@ -18,6 +18,14 @@ from tests.requirements import require_command
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(900)]
 
+NOT_SOURCES = shutil.ignore_patterns(
+    ".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist"
+)
+UNIT_TESTS = """
+mkdir -p /dev/pts && mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && ln -sf pts/ptmx /dev/ptmx
+cd /checkout && PYTHONPATH=/checkout/src python3 -m pytest -q -W default -p no:cacheprovider tests/unit
+"""
+
 
 @pytest.fixture(scope="module")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -70,3 +78,14 @@ def test_install_upgrade_remove_and_purge(deb: Path, suite: str, tmp_path: Path)
     )
 
     assert said.endswith("deb_lifecycle: all checks passed\n")
+
+
+def test_it_works_with_the_python_and_msgspec_of_debian_13(deb: Path, tmp_path: Path) -> None:
+    """Newer than what the checkout's own venv has, and older."""
+    root = unpack_root("trixie", tmp_path)
+    shutil.copy(deb, root)
+    shutil.copytree(ROOT, root / "checkout", symlinks=True, ignore=NOT_SOURCES)
+    tools = "python3-pytest python3-pytest-timeout python3-hypothesis"
+    run_in(root, "sh", "-c", f"apt-get -q update && apt-get -q -y install /{deb.name} {tools}")
+
+    run_in(root, "sh", "-c", UNIT_TESTS)

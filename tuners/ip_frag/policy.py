@@ -136,9 +136,7 @@ class IpFrag(Policy[IpFragState]):
     def on_timer(self, situation: Situation, state: IpFragState) -> Decision:
         decision = Decision()
         for family, side in _sides(state):
-            turn = take_turn(family.limit, situation, side.shortage, decision)
-            if turn is not None:
-                expire(turn)
+            expire(family.limit, situation, side.shortage, decision)
         return _finish(decision, situation, state)
 
 
@@ -148,8 +146,7 @@ def _sides(state: IpFragState) -> tuple[tuple[Family, Side], ...]:
 
 def _finish(decision: Decision, situation: Situation, state: IpFragState) -> Decision:
     """Let low_thresh go down first, and ask for the next wake-up."""
-    turns = [take_turn(family.limit, situation, side.shortage, decision) for family, side in _sides(state)]
-    due = [wake_ns(turn) for turn in turns if turn is not None]
+    due = [wake_ns(family.limit, situation, side.shortage) for family, side in _sides(state)]
     decision.wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
     for family, _ in _sides(state):
         for proposal in [one for one in decision.proposals if one.tunable == family.limit.tunable]:

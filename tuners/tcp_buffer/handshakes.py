@@ -109,17 +109,14 @@ def settle(outcome: Outcome, now_ns: int, state: Handshakes) -> None:
 
 
 def expire(situation: Situation, state: Handshakes, decision: Decision) -> None:
-    turn = take_turn(BACKLOG, situation, state.backlog, decision)
-    if turn is not None:
-        shortage.expire(turn)
+    shortage.expire(BACKLOG, situation, state.backlog, decision)
     for terms, borrowed in _loans(situation, state):
         loan.give_back(terms, situation, borrowed, decision)
 
 
 def due_ns(situation: Situation, state: Handshakes) -> list[int | None]:
-    turn = take_turn(BACKLOG, situation, state.backlog, Decision())
     loans = [loan.due_ns(terms, situation, borrowed) for terms, borrowed in _loans(situation, state)]
-    return [shortage.wake_ns(turn) if turn is not None else None, *loans]
+    return [shortage.wake_ns(BACKLOG, situation, state.backlog), *loans]
 
 
 def _loans(situation: Situation, state: Handshakes) -> list[tuple[Terms, Loan]]:

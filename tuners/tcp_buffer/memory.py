@@ -111,9 +111,7 @@ def settle_here(outcome: Outcome, now_ns: int, metrics: Loan) -> None:
 
 
 def expire(situation: Situation, state: Pool, decision: Decision) -> None:
-    turn = take_turn(PRESSURE, situation, state.limits, decision)
-    if turn is not None:
-        shortage.expire(turn)
+    shortage.expire(PRESSURE, situation, state.limits, decision)
     loan.give_back(LARGE_PAGES, situation, state.large_pages, decision)
 
 
@@ -122,9 +120,8 @@ def expire_here(situation: Situation, metrics: Loan, decision: Decision) -> None
 
 
 def due_ns(situation: Situation, state: Pool) -> list[int | None]:
-    turn = take_turn(PRESSURE, situation, state.limits, Decision())
     return [
-        shortage.wake_ns(turn) if turn is not None else None,
+        shortage.wake_ns(PRESSURE, situation, state.limits),
         loan.due_ns(LARGE_PAGES, situation, state.large_pages),
     ]
 

@@ -119,9 +119,7 @@ class UdpBuffer(Policy[UdpBufferState]):
     def on_timer(self, situation: Situation, state: UdpBufferState) -> Decision:
         decision = Decision()
         for limit, account in _accounts(state):
-            turn = take_turn(limit, situation, account.shortage, decision)
-            if turn is not None:
-                expire(turn)
+            expire(limit, situation, account.shortage, decision)
         return _with_wake(decision, situation, state)
 
 
@@ -130,8 +128,7 @@ def _accounts(state: UdpBufferState) -> tuple[tuple[Limit, Account], ...]:
 
 
 def _with_wake(decision: Decision, situation: Situation, state: UdpBufferState) -> Decision:
-    turns = [take_turn(limit, situation, account.shortage, decision) for limit, account in _accounts(state)]
-    due = [wake_ns(turn) for turn in turns if turn is not None]
+    due = [wake_ns(limit, situation, account.shortage) for limit, account in _accounts(state)]
     decision.wake_at_ns = min((at_ns for at_ns in due if at_ns is not None), default=None)
     return decision
 

@@ -15,6 +15,7 @@ from bpftune.bpf.kernelfs import read_pmu_type
 from bpftune.ipc.record import Event
 from tests.kernel.bpf.rig import make_tuner, opened
 from tests.kernel.namespaces import Namespace
+from tests.requirements import require_rung
 
 RCVBUF = 20_000
 SOCK_RCVBUF_LOCK = 2
@@ -69,7 +70,7 @@ def events_of(hook: str, source: str, tmp_path: Path, netns: Namespace) -> list[
         (status,) = rig.bpf.hooks("flavour")
         if status.hook is None:
             assert may_lack(hook), status.refused
-            pytest.skip(f"{hook}: {status.refused[hook.partition('(')[0]]}")
+            require_rung(False, f"{hook}: {status.refused[hook.partition('(')[0]]}")
         with netns.entered():
             transfer()
         return [event for event in rig.events() if event.netns_cookie == cookie(netns)]

@@ -25,7 +25,7 @@ from bpftune.supervisor.sysctl_d import AdministratorSettings
 from bpftune.supervisor.sysctl_judge import SysctlJudge
 from bpftune.supervisor.sysctl_write import SysctlWrite
 from tests.kernel.namespaces import Namespace, Pair, namespace
-from tests.waiting import wait_for
+from tests.waiting import SCALE, wait_for
 
 RMEM = "net.ipv4.tcp_rmem"
 THRESH = Tunable(name="net.ipv4.neigh.default.gc_thresh3", scope=Scope.GLOBAL, cap="max(256, prefix_hosts*4)")
@@ -164,7 +164,7 @@ def test_a_namespace_that_vanishes_in_between(machine: Machine) -> None:
         assert machine.set_max(cookie, 7_000_000).status is Status.APPLIED
     wait_for(lambda: machine.registry.gone() == [cookie], 5, "the namespace is gone")
     outcome = machine.propose(cookie, (1, 2, 3), (1, 2, 4))
-    assert outcome.status is Status.FAILED
+    assert outcome.status is Status.STALE
     assert outcome.why == f"network namespace {cookie} is gone"
     assert machine.decisions.view(DECLARATION, cookie) is None
     (restored,) = machine.rollback.run("all", list, dry_run=False)
@@ -236,4 +236,4 @@ def test_a_decision_takes_well_under_a_millisecond(machine: Machine, netns: Name
         outcome = machine.propose(cookie, (*current, maximum), (*current, maximum + 1))
         took.append(time.perf_counter_ns() - start)
         assert outcome.status is Status.APPLIED
-    assert sorted(took)[len(took) // 2] < 1_000_000
+    assert sorted(took)[len(took) // 2] < 1_000_000 * SCALE

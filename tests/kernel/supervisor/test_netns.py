@@ -15,7 +15,7 @@ from bpftune.ipc.messages import GLOBAL
 from bpftune.supervisor import nsfs
 from bpftune.supervisor.netns import NetnsRegistry
 from tests.kernel.namespaces import Namespace, checked, namespace
-from tests.requirements import require
+from tests.requirements import require_since
 from tests.waiting import wait_for
 
 
@@ -25,9 +25,8 @@ def registry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(nsfs, "cookies_open_namespaces", lambda cookie, inum: False)
     else:
         inum = os.stat("/proc/self/ns/net").st_ino
-        require(
-            nsfs.cookies_open_namespaces(nsfs.read_cookie(), inum), "needs file handles of namespaces (6.18)"
-        )
+        by_handle = nsfs.cookies_open_namespaces(nsfs.read_cookie(), inum)
+        require_since((6, 18), by_handle, "needs file handles of namespaces")
     created = NetnsRegistry()
     yield created
     created.close()

@@ -28,14 +28,14 @@ def test_a_running_tuned_and_the_bpftune_in_c_are_noticed_and_said(
 ) -> None:
     with program(tmp_path, "tuned") as tuned, program(tmp_path, "bpftune") as other:
         daemon = start_daemon("--allow", "neigh_table")
-        told = {
+        told = [
             f"TuneD is running as pid {tuned}: a tuner turns itself off where TuneD writes its sysctls",
             f"another bpftune is running as pid {other}: a tuner turns itself off where another bpftune"
             " writes its sysctls",
-        }
-        for line in told:
+        ]
+        for line in told:  # in the order of their pids
             daemon.wait_line(f"^bpftune: {line}$")
-        assert told <= set(daemon.ctl("status")["rivals"])
+        assert set(told) <= set(daemon.ctl("status")["rivals"])
         assert "notice" in daemon.run_ctl("status").stdout
 
 

@@ -22,7 +22,7 @@ from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import BPFTUNE
 from tests.kernel.namespaces import Pair
 from tests.kernel.traffic import PYTHON
-from tests.requirements import require
+from tests.requirements import require_since
 from tests.waiting import wait_for
 
 FOLDER = Path(__file__).resolve().parents[3] / "tuners" / "route_table"
@@ -71,7 +71,7 @@ def test_status_says_why_it_is_inactive(declaration: Declaration, start_daemon: 
 
 def unenforced(declaration: Declaration) -> str:
     reason = inactive_reason(declaration)
-    require(reason is not None, "needs a kernel that does not enforce net.ipv6.route.max_size")
+    require_since((6, 3), reason is not None, "needs a kernel that does not enforce net.ipv6.route.max_size")
     return str(reason)
 
 

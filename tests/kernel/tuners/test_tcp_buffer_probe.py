@@ -66,7 +66,12 @@ def test_senders_at_their_limit_are_seen(distant: Pair, rig: Rig, legacy: bool, 
         traffic.sending(distant.a, to, seconds=20),
     ):
         found: list[Event] = []
-        wait_for(lambda: found.extend(seen(rig, "sndbuf_near_limit", distant.a)) or len(found) > 2, 10, "it")
+
+        def are_enough() -> bool:
+            found.extend(seen(rig, "sndbuf_near_limit", distant.a))
+            return len(found) > 2
+
+        wait_for(are_enough, 10, "three events")
 
     newest = found[-1]
     assert newest.vectors["wmem"] == (4096, 16384, WMEM_MAX)

@@ -86,6 +86,7 @@ class DecisionRig:
             listener=self.listener,
             warn=self.listener.warnings.append,
         )
+        settings = AdministratorSettings({"/etc/sysctl.d/a.conf": sysctl_d or []})
         self.judge = SysctlJudge(
             loop=self.loop,
             registry=self.registry,
@@ -95,13 +96,14 @@ class DecisionRig:
             declarations=lambda: [DECLARATION],
             warn=self.listener.warnings.append,
             proc_root=self.proc,
+            read_settings=lambda: settings,
         )
         self.decisions = Decisions(
             registry=self.registry,
             ledger=self.ledger,
             overrides=self.overrides,
             quantities=Quantities(registry=self.registry, memory=Memory(proc_root=self.proc)),
-            settings=AdministratorSettings({"/etc/sysctl.d/a.conf": sysctl_d or []}),
+            settings=settings,
             known=self.known,
             listener=self.listener,
             stale_seen=self.judge.stale_seen,

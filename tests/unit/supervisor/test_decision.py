@@ -156,9 +156,9 @@ def test_a_missing_sysctl_is_a_failure_and_nothing_worse(rig: DecisionRig) -> No
     assert outcome.why == f"cannot read {BACKLOG}: No such file or directory"
 
 
-def test_an_unknown_namespace_is_a_failure(rig: DecisionRig) -> None:
+def test_a_namespace_that_is_gone_is_no_failure(rig: DecisionRig) -> None:
     outcome = rig.propose(RMEM, (1, 2, 3), (1, 2, 4), cookie=123456)
-    assert (outcome.status, outcome.why) == (Status.FAILED, "network namespace 123456 is gone")
+    assert (outcome.status, outcome.why) == (Status.STALE, "network namespace 123456 is gone")
 
 
 def test_a_write_that_the_kernel_refuses(rig: DecisionRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpftune.supervisor.sysctl_d import Line, normalize_key, parse_sysctl_conf, read_sysctl_d
+from bpftune.supervisor.sysctl_d import (
+    Line,
+    normalize_key,
+    parse_sysctl_conf,
+    read_all_sysctl_d,
+    read_sysctl_d,
+)
 
 RMEM = "net.ipv4.tcp_rmem"
 
@@ -35,6 +41,9 @@ def test_where_the_administrator_sets_it(tmp_path: Path, file: str) -> None:
 def test_the_distribution_does_not_count(tmp_path: Path) -> None:
     put(tmp_path, "usr/lib/sysctl.d/50-default.conf", f"{RMEM}=1 2 3\n")
     assert found(tmp_path) is None
+    setting = read_all_sysctl_d(tmp_path).find(RMEM)
+    assert setting is not None
+    assert setting.value == "1 2 3", "but sysctl --system applies it"
 
 
 def test_only_conf_files_count(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from bpftune.ipc.messages import GLOBAL, Status
 from bpftune.supervisor import sysctl_judge
+from bpftune.supervisor.sysctl_d import Line
 from bpftune.supervisor.sysctl_write import SysctlWrite
 from tests.unit.supervisor.decision_rig import BACKLOG, DECLARATION, RMEM, DecisionRig
 
@@ -22,6 +24,22 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecisionRig
     rig = DecisionRig(tmp_path)
     yield rig
     rig.close()
+
+
+Configure = Callable[[str], DecisionRig]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Iterator[Configure]:
+    """A rig where sysctl.d has a line for tcp_rmem."""
+    with contextlib.ExitStack() as stack:
+
+        def configured(value: str) -> DecisionRig:
+            rig = DecisionRig(tmp_path, sysctl_d=[Line(key=RMEM.replace(".", "/"), value=value)])
+            stack.callback(rig.close)
+            return rig
+
+        yield configured
 
 
 def write_of(rig: DecisionRig, new: str, key: str = RMEM, **changes: object) -> SysctlWrite:
@@ -114,6 +132,21 @@ def test_the_same_value_written_by_hand_and_by_systemd(rig: DecisionRig) -> None
     rig.judge.judge(write_of(rig, "4096 131072 6291456", comm="systemd-sysctl"))
     assert rig.listener.off == []
     rig.judge.judge(write_of(rig, "4096"))
+    assert len(rig.listener.off) == 1
+
+
+def test_sysctl_may_write_what_a_file_has_and_holds_already(configure: Configure) -> None:
+    """`sysctl --system`; the same value by hand is somebody's word, if no file has it."""
+    rig = configure("4096 131072  6291456")
+    for comm, counts in (("sysctl", False), ("bash", True)):
+        rig.judge.judge(write_of(rig, "4096 131072 6291456", comm=comm))
+        assert bool(rig.listener.off) is counts, comm
+
+
+@pytest.mark.parametrize("configured", ["1 2 3", "garbage"])
+def test_what_a_file_has_does_not_excuse_another_value(configure: Configure, configured: str) -> None:
+    rig = configure(configured)
+    rig.judge.judge(write_of(rig, "4096 131072 6291456", comm="sysctl"))
     assert len(rig.listener.off) == 1
 
 

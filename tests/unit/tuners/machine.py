@@ -241,7 +241,7 @@ class Machine:
         self.steps.append(Step(time_ns=self.now_ns, change=change, bounds=bounds))
         self.values[cell] = change.new
 
-    def cap_reached(self, tuner: str, proposal: Proposal, netns: Netns, cap: Value) -> None:
+    def cap_reached(self, tuner: str, outcome: Outcome, netns: Netns, cap: Value) -> None:
         pass
 
     def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:

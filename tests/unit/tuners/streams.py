@@ -18,6 +18,8 @@ from tests.unit.tuners.machine import SECOND_NS, Machine
 from tests.unit.tuners.places import OTHER
 
 WIDTHS = {"u8": 8, "s8": 7, "u16": 16, "s16": 15, "u32": 32, "s32": 31, "u64": 64, "s64": 63}
+LONG = 250
+"""Events of a load that lasts: growth is judged twice, and may be tempted to come back."""
 LARGEST = 1 << 22
 """Of an administrator's values: every cap leaves room above."""
 LONGEST = {"_ns": 1 << 40, "_us": 1 << 20}
@@ -85,7 +87,7 @@ bursts = st.builds(
     scenario=st.integers(0, 15),
     place=st.integers(0, 1),
     numbers=st.lists(numbers, min_size=4, max_size=8),
-    count=st.integers(1, 40),
+    count=st.integers(1, 40) | st.just(LONG),
     apart_ns=st.sampled_from((25_000_000, 100_000_000, SECOND_NS, 20 * SECOND_NS)),
     fresh=st.booleans(),
     rises=st.sampled_from((0, 1, 1000)),

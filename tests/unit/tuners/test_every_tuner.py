@@ -22,11 +22,13 @@ from bpftune.ipc.control import Change
 from bpftune.ipc.declaration import DECLARATION_FILE, Format, Tunable
 from bpftune.ipc.messages import GLOBAL, Value
 from bpftune.tuners.evidence import IDLE_NS
-from tests.unit.tuners.machine import Machine, Step
+from tests.unit.tuners.machine import SECOND_NS, Machine, Step
 from tests.unit.tuners.places import OTHER
 from tests.unit.tuners.streams import Driver, Happening, happenings, is_switch, loads, originals, value_of
 
 MOST_WAKES = 3000
+LONGEST_REST_NS = 100 * 24 * 3600 * SECOND_NS
+"""Of a limit at its highest whose load has come back after every step down: each step takes a day."""
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path.parent for path in (ROOT / "tuners").rglob(DECLARATION_FILE))
 EXAMPLES = sorted(path.parent for path in (ROOT / "docs").rglob(DECLARATION_FILE))
@@ -157,7 +159,9 @@ def test_growth_neither_swings_nor_wanders_and_ends_where_it_began(
 ) -> None:
     with machine(folder, originals) as made:
         drive(made, loads)
+        since_ns = made.now_ns
         assert made.let_rest(MOST_WAKES) < MOST_WAKES
+        assert made.now_ns - since_ns < LONGEST_REST_NS
         for tunable in growing(made):
             moved[folder.name].update(step.change.tunable for step in made.steps)
             for moves in fields_of(made, tunable):

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ladders of the shipped tuners on this kernel: each probe has a hook, and the best that there is.
+
+On a distribution's kernel, which accepts every type of program, a rung may be refused for one reason
+only: the kernel lacks the symbol, as its own list of symbols says.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bpftune.bpf.kernelfs import read_pmu_type
+from bpftune.bpf.rungs import MODERN_KINDS
+from bpftune.ipc.declaration import Declaration
+from tests.kernel.bpf.rig import ROOT, Rig, opened, read_source
+from tests.kernel.daemon import BPFTUNE
+from tests.requirements import EVERY_RUNG, require_rung
+from tests.waiting import SCALE
+
+FOLDERS = sorted(path.parent for path in (ROOT / "tuners").glob("*/tuner.toml"))
+NAMES = [folder.name for folder in FOLDERS]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@contextmanager
+def loaded(folder: Path, cache: Path, *, legacy: bool = False) -> Iterator[tuple[Rig, Declaration]]:
+    source = read_source(folder)
+    with opened(cache, legacy=legacy) as rig:
+        assert rig.bpf.load([source]) == {}
+        yield rig, source.declaration
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
+def test_every_probe_has_a_hook_and_none_was_passed_over(folder: Path, cache: Path) -> None:
+    with loaded(folder, cache) as (rig, declaration):
+        statuses = {status.probe: status for status in rig.bpf.attach(declaration.name)}
+        ladders = {probe.name: [str(hook) for hook in probe.ladder] for probe in declaration.probes}
+
+    for probe, ladder in ladders.items():
+        status = statuses[probe]
+        assert status.hook is not None, f"{probe}: {status.refused}"
+        assert list(status.refused) == ladder[: ladder.index(status.hook)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
+def test_no_rung_is_refused_but_for_a_symbol_that_is_not_there(folder: Path, cache: Path) -> None:
+    with loaded(folder, cache) as (rig, declaration):
+        rig.bpf.attach(declaration.name)
+        statuses = rig.bpf.survey(declaration.name)
+
+    refused = {hook: why for status in statuses for hook, why in status.refused.items()}
+    print("\n".join(f"{hook}: {why}" for hook, why in refused.items()))
+    wrong = {hook: why for hook, why in refused.items() if not is_missing(hook)}
+    require_rung(not wrong, "; ".join(f"{hook}: {why}" for hook, why in wrong.items()))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
+def test_legacy_mode_does_without_modern_hooks_where_there_are_older(folder: Path, cache: Path) -> None:
+    with loaded(folder, cache, legacy=True) as (rig, declaration):
+        statuses = {status.probe: status for status in rig.bpf.attach(declaration.name)}
+        ladders = {probe.name: probe.ladder for probe in declaration.probes}
+
+    for probe, ladder in ladders.items():
+        older = [hook for hook in ladder if hook.kind not in MODERN_KINDS]
+        if older and (EVERY_RUNG or older[-1].kind == "poll"):
+            assert statuses[probe].hook in [str(hook) for hook in older], statuses[probe]
+
+
+def test_kprobes_are_used_when_forced(cache: Path) -> None:
+    require_rung(read_pmu_type("kprobe") is not None, "no kprobes in this kernel")
+    with loaded(ROOT / "tuners/tcp_buffer", cache, legacy=True) as (rig, declaration):
+        statuses = {status.probe: status for status in rig.bpf.attach(declaration.name)}
+
+    assert statuses["receive"].hook == "kprobe:tcp_rcv_space_adjust"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [((), "bpftune works fully"), (("-L",), "bpftune works in legacy mode")]
+)
+def test_support_tells_the_truth(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = subprocess.run(
+        [BPFTUNE, "-S", *arguments, "--state-dir", tmp_path / "state"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60 * SCALE,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == [words, "bpftune supports per-netns policy (via netns cookie)"]
+    shown = {line.split()[0] for line in done.stdout.splitlines()[4:] if not line.startswith(" ")}
+    assert shown == set(NAMES)
+
+
+def is_missing(hook: str) -> bool:
+    """By /proc/kallsyms, which says what the kernel's BTF and tracefs must agree with."""
+    kind, _, target = hook.partition(":")
+    name = target.partition("(")[0].rpartition("/")[2]
+    symbol = f"__tracepoint_{name}" if kind in ("tp_btf", "raw_tp", "tracepoint") else name
+    return not re.search(rf" {symbol}(\t|$)", Path("/proc/kallsyms").read_text(), re.MULTILINE)

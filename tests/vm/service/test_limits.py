@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the unit allows: memory, tasks, capabilities, system calls; and that this is enough."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.vm.service import unit
+
+MIB = 1 << 20
+WORST_SCORE = 5.0
+"""`systemd-analyze security`: 10 is a service without any restriction. The unit says what it leaves out."""
+
+
+def read(name: str) -> int:
+    return int((unit.CGROUP / name).read_text())
+
+
+def test_memory_and_tasks_stay_below_their_limits(stopped: None) -> None:
+    """Also while the compiler runs, which takes most."""
+    shutil.rmtree("/var/lib/bpftune/programs", ignore_errors=True)
+    unit.systemctl("start")
+    unit.wait_active_tuners()
+
+    assert read("memory.max") == 400 * MIB
+    assert read("pids.max") == 64
+    assert "oom_kill 0" in (unit.CGROUP / "memory.events").read_text()
+    assert "max 0" in (unit.CGROUP / "pids.events").read_text()
+    assert "max 0" in (unit.CGROUP / "memory.events").read_text()
+    print(f"memory: peak {read('memory.peak') // MIB} MiB, then {read('memory.current') // MIB} MiB")
+    assert read("pids.current") <= 32
+
+
+def test_the_unit_is_valid(installed: None) -> None:
+    done = unit.run("systemd-analyze", "verify", "--man=no", "/usr/local/lib/systemd/system/bpftune.service")
+
+    assert done.returncode == 0, done.stderr
+    assert not [line for line in done.stderr.splitlines() if "bpftune" in line]
+
+
+def test_the_security_score(installed: None) -> None:
+    done = unit.run("systemd-analyze", "security", "--no-pager", unit.NAME)
+    found = re.search(r"Overall exposure level for .*: (\d+\.\d+)", done.stdout)
+
+    assert found is not None, done.stdout + done.stderr
+    print(found[0])
+    assert float(found[1]) <= WORST_SCORE, done.stdout
+
+
+def test_it_writes_below_its_own_folders_only(started: int) -> None:
+    """Everything else is read-only for it, /proc/sys excepted."""
+    lines = Path(f"/proc/{started}/mountinfo").read_text().splitlines()
+    options = {line.split()[4]: line.split()[5].split(",") for line in lines}
+
+    for point in ("/", "/boot", "/sys/fs/cgroup"):
+        assert "ro" in options.get(point, ["ro"]), point
+    for point in ("/var/lib/bpftune", "/run/bpftune"):
+        assert "rw" in options[point], point
