@@ -122,6 +122,17 @@ def test_support_tells_the_hook_of_every_scenario(places: list[str], daemon_dire
     assert not (daemon_directory / "run").exists()
 
 
+def test_support_says_why_a_folder_is_left_out(places: list[str], daemon_directory: Path) -> None:
+    folder = third_party.put_example(daemon_directory / "tuners")
+    folder.chmod(0o777)
+
+    done = bpftune("-S", *places, "-l", str(daemon_directory / "tuners"))
+
+    assert done.returncode == 0
+    assert re.fullmatch(rf"bpftune: .*{re.escape(str(folder))}.*\n", done.stderr), done.stderr
+    assert "time_wait" not in done.stdout
+
+
 def test_legacy_support_says_why_the_better_hooks_are_not_used(places: list[str]) -> None:
     done = bpftune("-S", "-L", *places)
 
