@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import syslog
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +25,6 @@ from bpftune.ipc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Deliver,
-    Evaluate,
     Evaluation,
     Forget,
     Netns,
@@ -36,7 +35,6 @@ from bpftune.ipc.messages import (
     Start,
     Status,
     Summarize,
-    Table,
     ToSupervisor,
     Unusable,
     UseStrategy,
@@ -44,13 +42,14 @@ from bpftune.ipc.messages import (
 )
 from bpftune.ipc.record import unpack_header
 from bpftune.supervisor.forkserver import ForkServer
-from bpftune.supervisor.loop import Loop, Timer
+from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.mailbox import Entry, Mailbox
 from bpftune.supervisor.quarantine import Quarantine
 from bpftune.supervisor.rate_limit import RateLimit
 from bpftune.supervisor.wording import format_where, not_done_line
 from bpftune.supervisor.worker_lifecycle import WorkerLifecycle
 from bpftune.supervisor.worker_memory import WorkerMemory
+from bpftune.supervisor.worker_questions import TakeEvaluation, TakeTables, WorkerQuestions
 
 ANSWER_WITHIN_S = 5.0
 KILL_AFTER_S = 1.0
@@ -65,8 +64,6 @@ learns from an outcome may say so each time."""
 
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
-
-TakeEvaluation = Callable[[dict[str, float | None] | None], None]
 
 _START = "start"
 
@@ -110,7 +107,6 @@ class Worker:
         """`changed`: the namespaces where an earlier run of this tuner left changes."""
         self.events_in = 0
         self._loop = loop
-        self._report_within_s = answer_within_s + kill_after_s + RESTARTED_WITHIN_S
         self._tuner = declaration.name
         self._shift = shift
         self._owner = owner
@@ -125,13 +121,7 @@ class Worker:
         self._in_hand: Entry | None = None
         self._ready = False
         self._unready_crashes = 0
-        self._tables: list[Table] = []
         self._strategy = ""
-        self._evaluations: dict[int, TakeEvaluation] = {}
-        self._wishes: list[Callable[[list[Table]], None]] = []
-        """Who waits for the tables."""
-        self._wishes_end: Timer | None = None
-        self._report_asked = 0
         self._life = WorkerLifecycle(
             declaration=declaration,
             folder=folder,
@@ -142,6 +132,13 @@ class Worker:
             listener=self,
             answer_within_s=answer_within_s,
             kill_after_s=kill_after_s,
+        )
+        self._questions = WorkerQuestions(
+            loop=loop,
+            life=self._life,
+            request=functools.partial(owner.summarize, self._tuner),
+            number=self._next_seq,
+            report_within_s=answer_within_s + kill_after_s + RESTARTED_WITHIN_S,
         )
 
     @property
@@ -207,19 +204,15 @@ class Worker:
         if self._ready:
             self._life.send(Forget(netns_cookie=netns_cookie, state=state))
 
-    def summarize(self, done: Callable[[list[Table]], None]) -> None:
+    def summarize(self, done: TakeTables) -> None:
         """Call `done` once with the tuner's tables.
 
         A process that dies over it, or is just being started, is waited for: the next one makes the
         tables from the saved state. Without any in time, the last ones known have to do.
         """
-        self._wishes.append(done)
+        self._questions.tables(done)
         if self.state in (TunerState.FAILED, TunerState.INACTIVE):
-            self._grant_wishes()
-            return
-        if self._wishes_end is None or not self._wishes_end.pending:
-            self._wishes_end = self._loop.call_later(self._report_within_s, self._grant_wishes)
-        self._ask_for_report()
+            self._questions.settle()
 
     def use(self, strategy: str) -> None:
         """Tell the policy which strategy is the active one, this process and those after it."""
@@ -229,12 +222,7 @@ class Worker:
     def evaluate(self, done: TakeEvaluation) -> None:
         """Call `done` once: with what the policy finds each strategy worth, or None without a process
         that can tell."""
-        if not self._ready:
-            done(None)
-            return
-        self._seq += 1
-        self._evaluations[self._seq] = done
-        self._life.send(Evaluate(seq=self._seq), owing=_evaluate(self._seq))
+        self._questions.evaluate(done)
 
     # From the lifecycle.
 
@@ -258,9 +246,9 @@ class Worker:
                 case Ready():
                     self._take_ready(message)
                 case Report():
-                    self._take_report(message)
+                    self._questions.take_report(message)
                 case Evaluation():
-                    self._take_evaluation(message)
+                    self._questions.take_evaluation(message)
                 case Unusable():
                     self._life.give_up(message.why)
         except ProtocolError as error:
@@ -273,10 +261,7 @@ class Worker:
             self._quarantine.give_back(self._in_hand)
         self._ready, self._in_hand = False, None
         self._outcomes_to_learn = 0
-        self._report_asked = 0
-        evaluations, self._evaluations = self._evaluations, {}
-        for done in evaluations.values():
-            done(None)
+        self._questions.gone()
 
     def log(self, text: str, priority: int) -> None:
         self._owner.log_worker(self._tuner, text, priority)
@@ -284,7 +269,7 @@ class Worker:
     def state_changed(self) -> None:
         if self.state in (TunerState.FAILED, TunerState.INACTIVE):
             self._mailbox.clear()
-            self._grant_wishes()
+            self._questions.settle()
         self._owner.state_changed(self._tuner)
 
     def _hand_out(self) -> None:
@@ -300,16 +285,16 @@ class Worker:
 
     def _hand_over(self, entry: Entry, view: View | None, global_view: View | None) -> None:
         self._in_hand = entry
-        self._seq += 1
+        seq = self._next_seq()
         deliver = Deliver(
-            seq=self._seq,
+            seq=seq,
             record=entry.record,
             netns=entry.netns,
             view=view,
             global_view=global_view,
             counters=self._owner.read_counters(self._tuner, entry.scenario_id, entry.netns.cookie),
         )
-        self._life.send(deliver, owing=_answer(self._seq))
+        self._life.send(deliver, owing=_answer(seq))
 
     def _take_ready(self, ready: Ready) -> None:
         if ready.version != PROTOCOL_VERSION or not self._life.paid(_START):
@@ -317,7 +302,7 @@ class Worker:
         self._ready = True
         self._unready_crashes = 0
         self._life.ready()
-        self._ask_for_report()
+        self._questions.ready()
         self._hand_out()
 
     def _take_answer(self, answer: Answer) -> None:
@@ -360,31 +345,9 @@ class Worker:
         elif not self._ready or not self._unasked.allow(time.monotonic_ns()):
             raise ProtocolError(f"cannot accept answers that nobody asked for: {UNASKED_PER_S} in 1 s")
 
-    def _ask_for_report(self) -> None:
-        if self._ready and self._wishes and not self._report_asked:
-            self._seq += 1
-            self._report_asked = self._seq
-            request = self._owner.summarize(self._tuner, self._seq)
-            self._life.send(request, owing=_summarize(self._seq))
-
-    def _take_report(self, report: Report) -> None:
-        if report.seq != self._report_asked or not self._life.paid(_summarize(report.seq)):
-            raise ProtocolError(f"cannot accept report {report.seq}: nobody asked for it")
-        self._report_asked = 0
-        self._tables = report.tables
-        self._grant_wishes()
-
-    def _grant_wishes(self) -> None:
-        if self._wishes_end is not None:
-            self._wishes_end.cancel()
-        wishes, self._wishes = self._wishes, []
-        for done in wishes:
-            done(self._tables)
-
-    def _take_evaluation(self, evaluation: Evaluation) -> None:
-        if not self._life.paid(_evaluate(evaluation.seq)):
-            raise ProtocolError(f"cannot accept evaluation {evaluation.seq}: nobody asked for it")
-        self._evaluations.pop(evaluation.seq)(evaluation.values)
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
 
     def _blame(self) -> None:
         """Find what a crash was due to, if it is for the second time."""
@@ -403,11 +366,3 @@ class Worker:
 
 def _answer(seq: int) -> str:
     return f"answer event {seq}"
-
-
-def _summarize(seq: int) -> str:
-    return f"answer summary {seq}"
-
-
-def _evaluate(seq: int) -> str:
-    return f"answer evaluation {seq}"

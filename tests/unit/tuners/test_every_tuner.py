@@ -136,6 +136,7 @@ every_shipped_tuner = pytest.mark.parametrize("folder", SHIPPED, ids=lambda fold
 thorough = settings(
     max_examples=50,
     deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
