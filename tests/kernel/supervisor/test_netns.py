@@ -151,6 +151,21 @@ def test_learned_from_an_event_and_named_later(registry: NetnsRegistry) -> None:
             checked(["ip", "netns", "delete", name])
 
 
+def test_a_name_that_was_taken_away_and_given_to_another(registry: NetnsRegistry) -> None:
+    """A namespace outlives its `ip netns` name as long as a process is inside."""
+    with namespace("first") as first:
+        found = registry.resolve(first.name)
+        with subprocess.Popen(first.command("cat"), stdin=subprocess.PIPE) as process:
+            comm = Path(f"/proc/{process.pid}/comm")
+            wait_for(lambda: comm.read_text() == "cat\n", 5, "cat runs")
+            checked(["ip", "netns", "delete", first.name])
+            checked(["ip", "netns", "add", first.name])
+            assert registry.resolve(first.name).cookie != found.cookie
+            assert registry.netns(found.cookie).name == f"pid {process.pid} (cat)"
+            assert process.stdin is not None
+            process.stdin.close()
+
+
 READ_COOKIE = (
     "import socket;"
     "print(int.from_bytes(socket.socket(socket.AF_UNIX).getsockopt(socket.SOL_SOCKET, 71, 8), 'little'))"
