@@ -40,7 +40,9 @@ class Job:
     limit_s: float
     may_reboot: bool = False
     """A job that leaves the file `reboot` in its folder and reboots is run again."""
-    memory_mib: int = 2048
+    memory_mib: int = 4096
+    """Taken from the host as the guest uses it. With half of it the kernel's limit on UDP memory comes
+    before the largest buffers that tests fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
