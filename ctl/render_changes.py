@@ -26,7 +26,7 @@ def render_explain(reply: ExplainReply, screen: Screen) -> list[str]:
     lines += screen.field("when", when)
     lines += screen.field("tuner", change.tuner)
     lines += screen.field("tunable", f"{change.tunable} {format_where(change.netns)}")
-    lines += screen.field("values", format_change(change.old, change.new))
+    lines += screen.field("values", format_change(change.old, change.new, change.format))
     lines += screen.field("scenario", change.scenario)
     lines += screen.field("reason", change.reason)
     lines += screen.field("why", reply.why)
@@ -55,7 +55,7 @@ def _changes(changes: Sequence[Change], screen: Screen) -> list[str]:
             format_time(change.time_s),
             change.tunable,
             format_netns(change.netns),
-            format_change(change.old, change.new),
+            format_change(change.old, change.new, change.format),
             change.outcome,
         )
         for change in newest_last
@@ -69,8 +69,9 @@ def _changes(changes: Sequence[Change], screen: Screen) -> list[str]:
 
 def _change(change: Change, screen: Screen) -> list[str]:
     heading = f"{change.id:>6}  {format_time(change.time_s)}  {change.outcome}"
-    values = f"{change.tunable} {format_change(change.old, change.new)}{format_elsewhere(change.netns)}"
-    return [*screen.wrap(heading, hang=8), *screen.wrap(values, indent=8)]
+    values = format_change(change.old, change.new, change.format)
+    text = f"{change.tunable} {values}{format_elsewhere(change.netns)}"
+    return [*screen.wrap(heading, hang=8), *screen.wrap(text, indent=8)]
 
 
 def _colour(priority: int) -> Colour | None:

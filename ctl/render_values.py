@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from bpftune.ctl.numbers import format_plural, format_time
 from bpftune.ctl.screen import Colour, Screen
-from bpftune.ctl.values import format_change, format_elsewhere, format_netns, format_value
+from bpftune.ctl.values import format_change, format_elsewhere, format_netns
 from bpftune.ipc.control import ExportReply, RollbackReply, TunablesReply, TunableStatus, VerifyReply
 from bpftune.ipc.text_table import Row, fits, format_columns
+from bpftune.ipc.values import format_value
 
 
 def render_tunables(reply: TunablesReply, screen: Screen) -> list[str]:
@@ -20,8 +21,8 @@ def render_tunables(reply: TunablesReply, screen: Screen) -> list[str]:
         (
             one.tunable,
             format_netns(one.netns),
-            format_value(one.original),
-            format_value(one.current),
+            format_value(one.original, one.format),
+            format_value(one.current, one.format),
             one.state,
         )
         for one in reply.tunables
@@ -39,14 +40,14 @@ def render_rollback(reply: RollbackReply, screen: Screen) -> list[str]:
         (
             one.tunable,
             format_netns(one.netns),
-            format_value(one.current),
-            format_value(one.original),
+            format_value(one.current, one.format),
+            format_value(one.original, one.format),
             one.outcome,
         )
         for one in reply.restored
     ]
     lines = [
-        f"{one.tunable} {format_change(one.current, one.original)}"
+        f"{one.tunable} {format_change(one.current, one.original, one.format)}"
         f"{format_elsewhere(one.netns)}: {one.outcome}"
         for one in reply.restored
     ]
@@ -76,8 +77,9 @@ def render_export(reply: ExportReply, screen: Screen, *, sysctl_d: bool) -> list
 
 
 def _tunable_line(one: TunableStatus) -> str:
-    same = one.original == one.current
-    values = f"({format_value(one.current)})" if same else format_change(one.original, one.current)
+    values = f"({format_value(one.current, one.format)})"
+    if one.current != one.original:
+        values = format_change(one.original, one.current, one.format)
     return f"{one.tunable}: {one.state}, {values}{format_elsewhere(one.netns)}"
 
 

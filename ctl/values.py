@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
+from bpftune.ipc.declaration import Format
 from bpftune.ipc.messages import GLOBAL, Netns, Value
+from bpftune.ipc.values import format_value
 
 
-def format_value(value: Value) -> str:
-    """Exact, as sysctl(8) prints it: people compare it."""
-    return " ".join(map(str, value))
-
-
-def format_change(old: Value, new: Value) -> str:
-    return f"({format_value(old)}) -> ({format_value(new)})"
+def format_change(old: Value, new: Value, format_: Format) -> str:
+    """Exact, as sysctl(8) prints them: people compare them."""
+    return f"({format_value(old, format_)}) -> ({format_value(new, format_)})"
 
 
 def is_elsewhere(netns: Netns) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from bpftune.ipc.codec import Codec
+from bpftune.ipc.declaration import Format
 from bpftune.ipc.messages import Netns, Number, Table, Value
 
 CONTROL_SOCKET = "control.sock"
@@ -223,6 +224,8 @@ class TunableStatus(msgspec.Struct, frozen=True, kw_only=True):
     cap: Value
     state: str
     """"unchanged", "changed", "overridden", "left alone" (set in sysctl.d)."""
+    format: Format = Format.INTEGERS
+    """How sysctl(8) writes the values."""
 
 
 class TunablesReply(msgspec.Struct, frozen=True, kw_only=True, tag="tunables"):
@@ -249,6 +252,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Number]
     outcome: str
     """"intent", "applied", "failed", "undone", "left" (someone else wrote meanwhile), "rolled back"."""
+    format: Format = Format.INTEGERS
+    """How sysctl(8) writes the values; the ledger itself does not know."""
 
 
 class HistoryReply(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
@@ -277,6 +282,8 @@ class RestoredTunable(msgspec.Struct, frozen=True, kw_only=True):
     original: Value
     outcome: str
     """"restored", "would restore", "left: <why>", "failed: <why>"."""
+    format: Format = Format.INTEGERS
+    """How sysctl(8) writes the values."""
 
 
 class RollbackReply(msgspec.Struct, frozen=True, kw_only=True, tag="rollback"):

@@ -73,6 +73,8 @@ def print_support(options: Options) -> int:
 def attach_once(options: Options) -> dict[str, list[HookStatus]]:
     make_directory(options.state_dir, mode=0o700)
     scan = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *options.libdirs)).scan()
+    for why in scan.refused.values():
+        warn(why)
     sources = [
         ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in scan.accepted.values()
     ]

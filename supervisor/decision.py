@@ -25,7 +25,7 @@ from bpftune.supervisor.overrides import Overrides
 from bpftune.supervisor.proposal_check import declaration_refusal, reaches_cap, value_refusal
 from bpftune.supervisor.quantities import Bounds, Device, Quantities
 from bpftune.supervisor.sysctl_d import AdministratorSettings
-from bpftune.supervisor.tunables import Reading, read_tunable, write_tunable
+from bpftune.supervisor.tunables import Reading, format_value, read_tunable, write_tunable
 
 StaleSeen = Callable[[str, Tunable, int, Value], None]
 """(tuner, tunable, netns cookie, what it holds now)"""
@@ -172,7 +172,8 @@ class Decisions:
         seen = self._read_back(tunable, intent.before.value)
         self._known.wrote(proposal.netns_cookie, tunable.name, seen)
         if not why and seen != proposal.new:
-            why = f"{tunable.name} reads {seen} after {proposal.new} was written"
+            read, wanted = format_value(tunable, seen), format_value(tunable, proposal.new)
+            why = f"{tunable.name} reads ({read}) after ({wanted}) was written"
         try:
             change = self._ledger.finish(change, "failed" if why else "applied", seen=seen, why=why)
         except BpftuneError as error:

@@ -94,10 +94,12 @@ class NetnsRegistry:
 
     def resolve(self, text: str) -> Netns:
         """The namespace a person means: a name, a cookie or an inode number. Raises UnknownName."""
+        self.rename()
         for look_again in (False, True):
             if look_again:
                 self.discover()
-            known = self.known()
+            # The last first: one that ended may not be forgotten yet when another has its name or inode.
+            known = self.known()[::-1]
             for key in ("name", "cookie", "inum"):
                 for netns in known:
                     if str(getattr(netns, key)) == text and not (key == "name" and netns.initial):
@@ -126,8 +128,11 @@ class NetnsRegistry:
             self._known.pop(cookie, None)
 
     def rename(self) -> None:
-        """Describe anew what has no `ip netns` name: its process may have ended or called exec(2)."""
-        nameless = {known.netns.inum: known for known in self._known.values() if not known.named}
+        """Describe anew what has no `ip netns` name, or no longer the one it had: names can be taken away
+        and given to others, processes end or call exec(2)."""
+        # An inode number is used again: what was heard of last is what has it now.
+        newest = {known.netns.inum: known for known in self._known.values() if not known.netns.initial}
+        nameless = {i: known for i, known in newest.items() if self._names.named(i) != known.netns.name}
         for inum, described in self._names.describe({i: known.pid for i, known in nameless.items()}).items():
             known = nameless[inum]
             known.netns = Netns(cookie=known.netns.cookie, inum=inum, name=described.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,9 @@ from bpftune.supervisor.prefixes import read_prefix_hosts
 _parse_bound = lru_cache(maxsize=1024)(parse_bound)
 
 POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
+
+ANYWHERE_NS = 1_000_000_000
+"""For so long it holds what the largest prefix is among all namespaces, of which there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,8 @@ class Quantities:
         self._registry = registry
         self._memory = memory
         self._possible_cpus = possible_cpus
+        self._anywhere: dict[socket.AddressFamily, tuple[int, int]] = {}
+        """The most hosts on any device, and when that was looked up."""
 
     @property
     def memory_bytes(self) -> int:
@@ -77,8 +83,15 @@ class Quantities:
         family = socket.AF_INET6 if tunable.name.startswith("net.ipv6.") else socket.AF_INET
         if device.netns_cookie != GLOBAL or device.ifindex:
             return self._hosts(family, device.netns_cookie, device.ifindex)
-        known = self._registry.known()
-        return max(self._hosts(family, netns.cookie, 0) for netns in known)
+        return self._hosts_anywhere(family)
+
+    def _hosts_anywhere(self, family: socket.AddressFamily) -> int:
+        """One look at every namespace serves all tunables of a view."""
+        hosts, looked_ns = self._anywhere.get(family, (0, -ANYWHERE_NS))
+        if time.monotonic_ns() - looked_ns >= ANYWHERE_NS:
+            hosts = max(self._hosts(family, netns.cookie, 0) for netns in self._registry.known())
+            self._anywhere[family] = hosts, time.monotonic_ns()
+        return hosts
 
     def _hosts(self, family: socket.AddressFamily, cookie: int, ifindex: int) -> int:
         try:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from bpftune.ipc.control import (
     Change,
     DisableRequest,
@@ -96,7 +98,7 @@ class Requests:
         return TunablesReply(tunables=tunable_statuses(self._parts))
 
     def _history(self, request: HistoryRequest, peer: Peer) -> HistoryReply:
-        return HistoryReply(changes=self._parts.ledger.changes(max(0, request.limit)))
+        return HistoryReply(changes=self._with_formats(self._parts.ledger.changes(max(0, request.limit))))
 
     def _support(self, request: SupportRequest, peer: Peer) -> SupportReply:
         return support_reply(self._parts)
@@ -154,7 +156,14 @@ class Requests:
                 why = scenarios[change.scenario].why
         remark = ledger.remark_on(change)
         text = [*([f"Said of it: {remark}."] if remark else []), *self._aftermath(change)]
-        return ExplainReply(change=change, why=why, text=text, followed_by=followed_by)
+        shown, *later = self._with_formats([change, *followed_by])
+        return ExplainReply(change=shown, why=why, text=text, followed_by=later)
+
+    def _with_formats(self, changes: list[Change]) -> list[Change]:
+        formats = {cell.tunable: cell.format for cell in self._parts.ledger.cells()}
+        for tuner in self._parts.roster:
+            formats |= {tunable.name: tunable.format for tunable in tuner.declaration.tunables}
+        return [replace(one, format=formats.get(one.tunable, one.format)) for one in changes]
 
     def _aftermath(self, change: Change) -> list[str]:
         """What became of the tunable since; of an earlier boot nothing is left."""

@@ -100,7 +100,12 @@ class Rollback:
         except BpftuneError as error:
             netns, current, outcome = _netns_of(cell), cell.last, f"failed: {error}"
         return RestoredTunable(
-            tunable=cell.tunable, netns=netns, current=current, original=step.value, outcome=outcome
+            tunable=cell.tunable,
+            netns=netns,
+            current=current,
+            original=step.value,
+            outcome=outcome,
+            format=cell.format,
         )
 
     def _restore_inside(self, step: _Step, *, dry_run: bool) -> tuple[Value, str]:
@@ -117,7 +122,8 @@ class Rollback:
         after = self._read(cell)
         self._known.wrote(cell.cookie, cell.tunable, after)
         if after != step.value:
-            return after, f"failed: it reads {after} after '{step.text}' was written"
+            found = format_value(cell.declared, after)
+            return after, f"failed: it reads '{found}' after '{step.text}' was written"
         self._settle(step, dry_run=False)
         return current, "restored"
 

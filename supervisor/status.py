@@ -209,6 +209,7 @@ def _view_statuses(parts: Parts, tuner: Tuner, cookie: int, view: View) -> list[
             current=shown.current,
             floor=shown.floor,
             cap=shown.cap,
+            format=tuner.declaration.tunables_by_name[name].format,
             state=_tunable_state(shown, off=parts.overrides.is_off(tuner.name, cookie)),
         )
         for name, shown in view.tunables.items()

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bpftune.ipc import values
 from bpftune.ipc.declaration import Format, Tunable
 from bpftune.ipc.errors import TunableError, TunableMissing
 from bpftune.ipc.messages import Value
@@ -89,16 +90,7 @@ def parse_cpumask(text: str) -> Value:
 
 def format_value(tunable: Tunable, value: Value) -> str:
     """`value` as the kernel takes it."""
-    if tunable.format is Format.CPUMASK:
-        return ",".join(format_cpumask(mask) for mask in value)
-    return " ".join(map(str, value))
-
-
-def format_cpumask(mask: int) -> str:
-    groups = [f"{mask & 0xFFFFFFFF:08x}"]
-    while mask := mask >> 32:
-        groups.append(f"{mask & 0xFFFFFFFF:08x}")
-    return ",".join(reversed(groups))
+    return values.format_value(value, tunable.format)
 
 
 def sysctl_path(name: str, proc_root: Path) -> str:

@@ -50,6 +50,17 @@ class Namespace:
         """Run a command in this namespace and return what it printed."""
         return checked(self.command(*argv))
 
+    @contextlib.contextmanager
+    def running(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs in this namespace until the end of the block, if not until its own."""
+        with subprocess.Popen(
+            self.command(*argv), stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def read_sysctl(self, key: str) -> str:
         """The value as sysctl(8) prints it, fields separated by one space."""
         with self.entered():

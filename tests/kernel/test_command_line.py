@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,17 @@ def test_support_tells_the_hook_of_every_scenario(places: list[str], daemon_dire
     assert ["time_wait", "time_wait_near_limit", "tp_btf:inet_sock_set_state"] in rows
     assert {"neigh_table", "tcp_buffer"} <= {row[0] for row in rows}
     assert not (daemon_directory / "run").exists()
+
+
+def test_support_says_why_a_folder_is_left_out(places: list[str], daemon_directory: Path) -> None:
+    folder = third_party.put_example(daemon_directory / "tuners")
+    folder.chmod(0o777)
+
+    done = bpftune("-S", *places, "-l", str(daemon_directory / "tuners"))
+
+    assert done.returncode == 0
+    assert re.fullmatch(rf"bpftune: .*{re.escape(str(folder))}.*\n", done.stderr), done.stderr
+    assert "time_wait" not in done.stdout
 
 
 def test_legacy_support_says_why_the_better_hooks_are_not_used(places: list[str]) -> None:

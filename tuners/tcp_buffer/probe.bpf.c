@@ -407,35 +407,57 @@ static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk,
 	SEND(sndbuf_near_limit, net, &e);
 }
 
-/* For handshakes and for connections; what a handshake belongs to cannot be reached from here. */
+/* For connections, and handshakes, which nothing here is about. */
 PROBE_CTX(send, struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *bpf_sk = ctx->sk;
-	u32 op = ctx->op;
 	struct tcp_sock *tp;
 	struct sock *sk;
 	struct net *net;
 
-	if (op == BPF_SOCK_OPS_TIMEOUT_INIT && !ctx->is_fullsock) {
-		count_handshake(bpf_get_netns_cookie(ctx));
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(ctx,
+					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
+		return 1;
+	case BPF_SOCK_OPS_RTT_CB:
+		break;
+	default:
 		return 1;
 	}
-	if (op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB &&
-	    op != BPF_SOCK_OPS_RTT_CB)
-		return 1;
 	tp = bpf_sk ? TCP_SOCK(bpf_sk) : NULL;
 	if (!tp)
 		return 1;
 	sk = (struct sock *)tp;
 	net = READ(sk, __sk_common.skc_net.net);
-	if (op == BPF_SOCK_OPS_RTT_CB) {
-		look_at_memory(sk, net);
-		look_at_sender(tp, sk, net);
+	look_at_memory(sk, net);
+	look_at_sender(tp, sk, net);
+	return 1;
+}
+
+/* A handshake is no full socket yet; what it belongs to cannot be reached from here. */
+PROBE_CTX(handshake, struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *bpf_sk = ctx->sk;
+	struct tcp_sock *tp;
+	struct sock *sk;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TIMEOUT_INIT:
+		if (!ctx->is_fullsock)
+			count_handshake(bpf_get_netns_cookie(ctx));
+		return 1;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		break;
+	default:
 		return 1;
 	}
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
-	if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		finish_handshake(sk, net);
+	tp = bpf_sk ? TCP_SOCK(bpf_sk) : NULL;
+	if (!tp)
+		return 1;
+	sk = (struct sock *)tp;
+	finish_handshake(sk, READ(sk, __sk_common.skc_net.net));
 	return 1;
 }
 

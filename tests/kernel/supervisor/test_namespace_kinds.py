@@ -232,21 +232,29 @@ def test_one_that_vanishes_between_event_and_write_is_no_error(start_daemon: Sta
 def test_namespaces_that_end_under_traffic_leave_nothing(start_daemon: StartDaemon) -> None:
     """Each ends a moment after its first change, with events of it still under way."""
     daemon = start_daemon("--allow", "ip_frag")
-    before = set(known(daemon))
     grow_in_passing(daemon, times=1)
     descriptors = len(os.listdir(f"/proc/{daemon.pid}/fd"))
-    grow_in_passing(daemon, times=9)
+    cookies = grow_in_passing(daemon, times=9)
 
-    wait_for(lambda: set(known(daemon)) <= before, 5, "all forgotten")
+    assert len(cookies) == 9
+    wait_for(lambda: not cookies & known_cookies(daemon), 5, "all forgotten")
     assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= descriptors
     assert changed_in(daemon) == set()
     assert trouble(daemon) == []
 
 
-def grow_in_passing(daemon: Daemon, *, times: int) -> None:
+def grow_in_passing(daemon: Daemon, *, times: int) -> set[int]:
+    """The cookies of the namespaces that were there for it."""
+    cookies = set()
     for _ in range(times):
         with by_ip_netns() as place, fragments(place):
             wait_grown(daemon, place)
+            cookies.add(known(daemon)[place.inum]["cookie"])
+    return cookies
+
+
+def known_cookies(daemon: Daemon) -> set[int]:
+    return {netns["cookie"] for netns in known(daemon).values()}
 
 
 def test_without_ipv6_in_a_namespace(start_daemon: StartDaemon) -> None:

@@ -151,6 +151,21 @@ def test_learned_from_an_event_and_named_later(registry: NetnsRegistry) -> None:
             checked(["ip", "netns", "delete", name])
 
 
+def test_a_name_that_was_taken_away_and_given_to_another(registry: NetnsRegistry) -> None:
+    """A namespace outlives its `ip netns` name as long as a process is inside."""
+    with namespace("first") as first:
+        found = registry.resolve(first.name)
+        with subprocess.Popen(first.command("cat"), stdin=subprocess.PIPE) as process:
+            comm = Path(f"/proc/{process.pid}/comm")
+            wait_for(lambda: comm.read_text() == "cat\n", 5, "cat runs")
+            checked(["ip", "netns", "delete", first.name])
+            checked(["ip", "netns", "add", first.name])
+            assert registry.resolve(first.name).cookie != found.cookie
+            assert registry.netns(found.cookie).name == f"pid {process.pid} (cat)"
+            assert process.stdin is not None
+            process.stdin.close()
+
+
 READ_COOKIE = (
     "import socket;"
     "print(int.from_bytes(socket.socket(socket.AF_UNIX).getsockopt(socket.SOL_SOCKET, 71, 8), 'little'))"
@@ -168,3 +183,17 @@ def test_a_cookie_that_never_was(registry: NetnsRegistry) -> None:
     registry.learn(1 << 50, 4026539999, 1)
     with pytest.raises(NetnsGone), registry.enter(1 << 50):
         pass
+
+
+def test_an_inode_that_is_used_again_is_the_newest_one_s(registry: NetnsRegistry, netns: Namespace) -> None:
+    """The one before it has ended, and nobody has looked since."""
+    found = registry.resolve(netns.name)
+    ended = registry.learn(found.cookie + (1 << 40), found.inum)
+    registry.forget(found.cookie)
+    registry.learn(found.cookie, found.inum)
+
+    registry.rename()
+
+    assert registry.resolve(netns.name).cookie == found.cookie
+    assert registry.resolve(str(found.inum)).cookie == found.cookie
+    assert registry.gone() == [ended.cookie]

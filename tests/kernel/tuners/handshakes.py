@@ -34,14 +34,10 @@ CONNECTED_WITHIN_S = 8
 FORGED = (10 << 24) + (99 << 16)
 
 
-@contextlib.contextmanager
-def running(where: Namespace, mode: str, address: str, number: int) -> Iterator[subprocess.Popen[str]]:
-    command = where.command(PYTHON, __file__, mode, address, str(PORT), str(number))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def running(
+    where: Namespace, mode: str, address: str, number: int
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return where.running(PYTHON, __file__, mode, address, str(PORT), str(number))
 
 
 @contextlib.contextmanager

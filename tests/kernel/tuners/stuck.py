@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,14 +27,10 @@ CHUNK = bytes(1 << 16)
 @contextlib.contextmanager
 def stuck(where: Namespace, connections: int) -> Iterator[None]:
     """Connections that hold all the memory that they get."""
-    command = where.command(PYTHON, __file__, "127.0.0.1", str(PORT), str(connections))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "stuck\n"
-            yield
-        finally:
-            process.kill()
+    with where.running(PYTHON, __file__, "127.0.0.1", str(PORT), str(connections)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck\n"
+        yield
 
 
 def fill(connection: socket.socket) -> None:

@@ -81,12 +81,8 @@ def counter(where: Namespace, name: str) -> int:
 
 @contextlib.contextmanager
 def fragments(where: Namespace, address: str, per_second: int, finished: int = 0) -> Iterator[None]:
-    command = where.command(PYTHON, PROGRAM, address, str(per_second), "--finished", str(finished))
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.kill()
+    with where.running(PYTHON, PROGRAM, address, str(per_second), "--finished", str(finished)):
+        yield
 
 
 def make_small(where: Namespace, family: Family) -> None:

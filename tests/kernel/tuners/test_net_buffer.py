@@ -15,7 +15,7 @@ import pytest
 from tests.kernel import sysctl_guard
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import Daemon
-from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
+from tests.kernel.namespaces import Pair, read_sysctl, sysctl_path
 from tests.kernel.traffic import PYTHON
 from tests.requirements import require
 from tests.waiting import wait_for
@@ -47,24 +47,14 @@ def limits() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running(where: Namespace, *argv: str) -> Iterator[subprocess.Popen[str]]:
-    command = where.command(*argv)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
 def flood(veth: Pair) -> Iterator[None]:
     """From a to b; what b receives is queued to RECEIVING_CPU by SENDING_CPU."""
     steering = f"/sys/class/net/{veth.device}/queues/rx-0/rps_cpus"
     veth.b.run("sh", "-c", f"echo {1 << RECEIVING_CPU:x} > {steering}")
-    with running(veth.b, PYTHON, FLOOD, "receive", veth.b_ipv4, str(PORT)) as receiver:
+    with veth.b.running(PYTHON, FLOOD, "receive", veth.b_ipv4, str(PORT)) as receiver:
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == "listening\n"
-        with running(veth.a, PYTHON, FLOOD, "send", veth.b_ipv4, str(PORT), str(SENDING_CPU)):
+        with veth.a.running(PYTHON, FLOOD, "send", veth.b_ipv4, str(PORT), str(SENDING_CPU)):
             yield
 
 

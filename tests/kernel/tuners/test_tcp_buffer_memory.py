@@ -140,7 +140,7 @@ def test_at_its_cap_buffers_give_way_as_well(distant: Pair, tmp_path: Path, daem
     with running("--allow", "tcp_buffer", directory=daemon_directory, wrapper=wrapper) as daemon:
         raise_rmem_and_wmem(distant, daemon)
         with stuck(distant.b, 100):
-            daemon.wait_line(rf"{re.escape(TCP_MEM)} in global ns reached its cap \(1024 2048 4096\)")
+            daemon.wait_line(rf"{re.escape(TCP_MEM)} in global ns has reached its cap \(1024 2048 4096\)")
             daemon.wait_line(r"at its cap change net\.ipv4\.tcp_rmem")
         assert tcp_mem() == SMALL_CAPS
 

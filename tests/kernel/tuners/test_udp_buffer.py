@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ RMEM_MAX = "net.core.rmem_max"
 RMEM_DEFAULT = "net.core.rmem_default"
 UDP_MEM = "net.ipv4.udp_mem"
 
-PROGRAM = str(Path(__file__).with_name("datagrams.py"))
+PROGRAM = (PYTHON, str(Path(__file__).with_name("datagrams.py")))
 PORT = 5302
 SMALL_BYTES = 40_000
 
@@ -46,16 +45,6 @@ def limits() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running(where: Namespace, *argv: str) -> Iterator[subprocess.Popen[str]]:
-    command = where.command(PYTHON, PROGRAM, *argv)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
 def bursts(
     veth: Pair,
     *options: str,
@@ -64,11 +53,13 @@ def bursts(
     every_ms: int = BURST_EVERY_MS,
 ) -> Iterator[None]:
     """From a to b; all of it slower where deadlines are longer."""
-    rate = str(round(reads_per_s / SCALE))
-    with running(veth.b, "receive", veth.b_ipv4, str(PORT), rate, *options) as receiver:
+    to = (veth.b_ipv4, str(PORT))
+    rate, every = str(round(reads_per_s / SCALE)), str(round(every_ms * SCALE))
+    with veth.b.running(*PROGRAM, "receive", *to, rate, *options) as receiver:
         assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "listening\n"
-        with running(veth.a, "send", veth.b_ipv4, str(PORT), str(count), str(round(every_ms * SCALE))):
+        assert receiver.stdout.readline() == "listening
+"
+        with veth.a.running(*PROGRAM, "send", *to, str(count), every):
             yield
 
 
@@ -144,16 +135,18 @@ def test_no_buffer_grows_beyond_the_cap(netns: Namespace, start_daemon: StartDae
     daemon = start_daemon("--allow", "udp_buffer")
     receiving = ("receive", "127.0.0.1", str(PORT), "1000", "--reopen-ms", "2000")
 
-    with running(netns, *receiving) as receiver:
+    with netns.running(*PROGRAM, *receiving) as receiver:
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == "listening\n"
-        with running(netns, "send", "127.0.0.1", str(PORT), "10000", "1000", "--bytes", "60000"):
+        with netns.running(*PROGRAM, "send", "127.0.0.1", str(PORT), "10000", "1000", "--bytes", "60000"):
             daemon.wait_line(rf"change {RMEM_DEFAULT} from \({NEAR_CAP_BYTES}\) -> \({CAP_BYTES}\)", 20)
             daemon.wait_line(rf"{RMEM_DEFAULT} in global ns has reached its cap \({CAP_BYTES}\)")
             events = daemon.tuner("udp_buffer")["events_in"]
             wait_for(lambda: daemon.tuner("udp_buffer")["events_in"] > events + 2, 20, "losses at the cap")
 
-    assert limit(RMEM_DEFAULT) == CAP_BYTES
+    assert limit(RMEM_DEFAULT) in (NEAR_CAP_BYTES, CAP_BYTES), (
+        "a step to the cap that did not pay is taken back"
+    )
     assert changes(daemon, "default_buffer_full") == 1
     assert sum("its cap" in line or "as far as it may go" in line for line in daemon.lines) == 1
 

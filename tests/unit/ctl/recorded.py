@@ -25,6 +25,7 @@ from bpftune.ipc.control import (
     TunerStatus,
     VerifyReply,
 )
+from bpftune.ipc.declaration import Format
 from bpftune.ipc.messages import Netns, Table
 
 NOW_S = 1_700_000_000.0
@@ -157,6 +158,17 @@ TUNABLES = TunablesReply(
             floor=(0,),
             cap=(1,),
             state="left alone",
+        ),
+        TunableStatus(
+            tunable="net.core.flow_limit_cpu_bitmap",
+            tuner="net_buffer",
+            netns=INITIAL,
+            original=(0,),
+            current=(1 << 35,),
+            floor=(0,),
+            cap=((1 << 64) - 1,),
+            state="changed",
+            format=Format.CPUMASK,
         ),
     ]
 )

@@ -17,6 +17,7 @@ NETNS = {"cookie", "inum", "name", "initial"}
 HOOK = {"probe", "scenarios", "hook", "refused", "unused", "resting"}
 CHANGE = {
     "id", "time_s", "tuner", "tunable", "netns", "old", "new", "scenario", "reason", "evidence", "outcome",
+    "format",
 }  # fmt: skip
 SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
     (
@@ -46,7 +47,7 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
         {
             "": {"type", "tunables"},
             "tunables.0": {
-                "tunable", "tuner", "netns", "original", "current", "floor", "cap", "state",
+                "tunable", "tuner", "netns", "original", "current", "floor", "cap", "state", "format",
             },
             "tunables.0.netns": NETNS,
         },
@@ -69,7 +70,7 @@ SHAPES: list[tuple[Reply, dict[str, set[str]]]] = [
         recorded.ROLLBACK,
         {
             "": {"type", "restored", "unknown"},
-            "restored.0": {"tunable", "netns", "current", "original", "outcome"},
+            "restored.0": {"tunable", "netns", "current", "original", "outcome", "format"},
         },
     ),
     (recorded.VERIFY, {"": {"type", "checked", "differences"}}),

@@ -23,6 +23,7 @@ from bpftune.ipc.control import (
     TunerState,
     VerifyReply,
 )
+from bpftune.ipc.declaration import Format
 from bpftune.ipc.messages import Netns
 from tests.unit.ctl import recorded
 
@@ -177,6 +178,13 @@ def test_a_narrow_screen_gets_lines_instead_of_a_table() -> None:
 
 def test_values_are_exact() -> None:
     assert "4096 131072 6291456  4096 131072 7864320" in text(Verb.TUNABLES, recorded.TUNABLES)
+
+
+def test_a_cpu_mask_is_shown_as_the_kernel_writes_it() -> None:
+    assert "00000000 00000008,00000000 changed" in words(text(Verb.TUNABLES, recorded.TUNABLES))
+    change = msgspec.structs.replace(recorded.CHANGE, old=(0,), new=(1 << 35,), format=Format.CPUMASK)
+    shown = text(Verb.HISTORY, HistoryReply(changes=[change]))
+    assert "(00000000) -> (00000008,00000000)" in shown
 
 
 def test_history_shows_the_newest_last() -> None:

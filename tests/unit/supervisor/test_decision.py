@@ -175,7 +175,7 @@ def test_a_value_that_reads_back_differently(rig: DecisionRig, monkeypatch: pyte
     monkeypatch.setattr(decision, "write_tunable", lambda *_, **__: rig.path(RMEM).write_text("1 2 3"))
     outcome = rig.grow(7_000_000)
     assert (outcome.status, outcome.current) == (Status.FAILED, (1, 2, 3))
-    assert outcome.why == "net.ipv4.tcp_rmem reads (1, 2, 3) after (4096, 131072, 7000000) was written"
+    assert outcome.why == "net.ipv4.tcp_rmem reads (1 2 3) after (4096 131072 7000000) was written"
     assert rig.ledger.cells()[0].last == (1, 2, 3)
 
 

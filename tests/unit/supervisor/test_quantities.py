@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,19 @@ def test_hosts_of_the_best_device(quantities: Quantities) -> None:
     tunable = Tunable(name="net.ipv6.n", scope=Scope.GLOBAL, cap="prefix_hosts")
     bounds = quantities.bounds(tunable, original=(1,), current=(1,), device=ANY_DEVICE)
     assert 0 <= bounds.cap[0] <= MAX_HOSTS
+
+
+def test_one_look_at_all_namespaces_serves_all_tunables(
+    quantities: Quantities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[socket.AddressFamily] = []
+
+    def count(family: socket.AddressFamily) -> dict[int, int]:
+        looks.append(family)
+        return {1: 50}
+
+    monkeypatch.setattr("bpftune.supervisor.quantities.read_prefix_hosts", count)
+    for number in range(3):
+        tunable = Tunable(name=f"net.ipv4.n{number}", scope=Scope.GLOBAL, cap="prefix_hosts")
+        assert quantities.bounds(tunable, original=(0,), current=(0,), device=ANY_DEVICE).cap == (50,)
+    assert looks == [socket.AF_INET]
