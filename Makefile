@@ -23,7 +23,7 @@ test: setup ## every check: linters, unit, process and kernel tests; ARGS='-k rm
 
 test-vm: ## kernel tests on Debian's kernel in QEMU, the service under its systemd; SUITE=trixie LOCKDOWN=confidentiality
 	@tools/setup test-vm
-	@exec .venv/bin/python -m tests.vm --suite '$(SUITE)' --lockdown '$(LOCKDOWN)' -- $(ARGS)
+	@exec .venv/bin/python -m tests.vm --suite '$(SUITE)' --lockdown '$(LOCKDOWN)' $(if $(EVERY),--every) -- $(ARGS)
 
 setup: ## install what the tests need, nothing else
 	@tools/setup test

@@ -42,7 +42,9 @@ def main() -> int:
     if options.run:
         (tried,) = run_jobs(image, [jobs.by_hand(options.run, lockdown=options.lockdown)], share, _say)
         return 1 if tried.ended.exit_code is None else tried.ended.exit_code
-    wanted = jobs.all_jobs(lockdown=options.lockdown, only=options.only, arguments=options.pytest)
+    wanted = jobs.all_jobs(
+        lockdown=options.lockdown, only=options.only, every=options.every, arguments=options.pytest
+    )
     done = run_jobs(image, wanted, share, _say)
     title = f"Debian {options.suite}, Linux {image.kernel}" + (
         f", lockdown={options.lockdown}" * bool(options.lockdown)
@@ -54,6 +56,10 @@ def main() -> int:
     ]
     for one in tallies:
         print("\n".join(one.lines()))
+    if not options.every:
+        print(
+            f"  left out, the same on every kernel: {' '.join(jobs.SAME_ON_EVERY_KERNEL)} (EVERY=1: run them)"
+        )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = (
         f"{time.monotonic() - since:.0f} s in all, {used.ru_utime + used.ru_stime:.0f} s of processor time"
@@ -69,6 +75,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", metavar="NAME", help="of the machines: kernel, service, boot, foreign"
     )
+    parser.add_argument("--every", action="store_true", help="also what is the same on every kernel")
     parser.add_argument("--run", default="", metavar="SCRIPT", help="boot one machine for this and no tests")
     parser.add_argument("pytest", nargs="*", help="passed to pytest")
     return parser.parse_args()

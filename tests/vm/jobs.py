@@ -17,6 +17,19 @@ TEST_LIMIT_S = "600"
 PREPARE = "modprobe --all tun tcp_bbr tcp_htcp tcp_dctcp\n"
 """Nothing asks for these by itself where no udev runs and any namespace may use what is there only."""
 
+SAME_ON_EVERY_KERNEL = (
+    "test_building_blocks.py",
+    "test_command_line.py",
+    "test_control.py",
+    "test_damage.py",
+    "test_folders.py",
+    "test_idle.py",
+    "test_kill_rounds.py",
+    "supervisor/test_rivals.py",
+)
+"""Of tests/kernel, left out here unless asked for: what they test is user space, or times that an emulated
+processor does not have; `make test` runs them."""
+
 FOREIGN = {
     "ipv6_disabled": ("ipv6.disable=1",),
     "hybrid_cgroups": (
@@ -39,9 +52,10 @@ fi
 """
 
 
-def all_jobs(*, lockdown: str, only: str, arguments: Sequence[str]) -> list[Job]:
-    """The long ones first. `only` is the beginning of a name."""
-    jobs = kernel_jobs(lockdown, arguments)
+def all_jobs(*, lockdown: str, only: str, every: bool, arguments: Sequence[str]) -> list[Job]:
+    """The long ones first. `only` is the beginning of a name; `every` module of the kernel tests."""
+    left_out = () if every else SAME_ON_EVERY_KERNEL
+    jobs = kernel_jobs(lockdown, [*(f"--ignore=tests/kernel/{module}" for module in left_out), *arguments])
     jobs.append(_job("service", lockdown, _pytest("tests/vm/service", *arguments)))
     jobs.append(_job("boot", lockdown, _BOOT + _pytest("tests/vm/boot", *arguments), may_reboot=True))
     for name, options in FOREIGN.items():

@@ -13,6 +13,12 @@
 
 #define IPPROTO_TCP 6
 
+/* include/linux/net.h: a bit of struct socket's flags. */
+#define SOCK_NOSPACE 2
+
+/* CONFIG_HZ is 100 at least. */
+#define LONGEST_JIFFY_US 10000
+
 #define RECEIVING 0
 #define SENDING 1
 
@@ -341,9 +347,24 @@ PROBE(receive, struct sock *sk)
 }
 
 /*
+ * Everything that was written is on its way, and the writer found no room for more. The kernel
+ * looks for this only right after it has sent something (tcp_cwnd_validate()); a writer of large
+ * pieces, which devices take whole, finds the buffer full later than that, and the kernel counts
+ * nothing.
+ */
+static __always_inline bool waits_for_room(struct tcp_sock *tp, struct sock *sk)
+{
+	struct socket *socket = READ(sk, sk_socket);
+
+	return socket && (READ(socket, flags) & (1UL << SOCK_NOSPACE)) &&
+	       READ(tp, write_seq) == READ(tp, snd_nxt);
+}
+
+/*
  * An acknowledgement ended a round trip. The kernel counts the time in which everything was sent,
- * the window still open and the application waiting for room: if that time has grown, the send
- * buffer was what the flow waited for. In jiffies, so waits on a LAN do not count.
+ * the window still open and the application waiting for room: if that time has grown, or the
+ * application waits right now, the send buffer was what the flow waited for. In jiffies, so waits
+ * on a LAN do not count.
  */
 static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk, struct net *net)
 {
@@ -365,6 +386,8 @@ static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk,
 	mark = marks.lookup(&key);
 	e.limited_jiffies = now.limited_jiffies - (mark ? mark->limited_jiffies : 0);
 	e.srtt_us = READ(tp, srtt_us) >> 3;
+	if (waits_for_room(tp, sk))
+		e.limited_jiffies += e.srtt_us / LONGEST_JIFFY_US;
 	if (!e.limited_jiffies || !e.srtt_us)
 		return;
 	now.bytes = READ(tp, bytes_acked);

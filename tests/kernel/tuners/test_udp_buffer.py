@@ -17,7 +17,7 @@ from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
 from tests.kernel.traffic import PYTHON
 from tests.requirements import require
-from tests.waiting import wait_for
+from tests.waiting import SCALE, wait_for
 
 RMEM_MAX = "net.core.rmem_max"
 RMEM_DEFAULT = "net.core.rmem_default"
@@ -52,11 +52,14 @@ def bursts(
     count: int = BURST,
     every_ms: int = BURST_EVERY_MS,
 ) -> Iterator[None]:
-    """From a to b."""
-    with veth.b.running(*PROGRAM, "receive", veth.b_ipv4, str(PORT), str(reads_per_s), *options) as receiver:
+    """From a to b; all of it slower where deadlines are longer."""
+    to = (veth.b_ipv4, str(PORT))
+    rate, every = str(round(reads_per_s / SCALE)), str(round(every_ms * SCALE))
+    with veth.b.running(*PROGRAM, "receive", *to, rate, *options) as receiver:
         assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "listening\n"
-        with veth.a.running(*PROGRAM, "send", veth.b_ipv4, str(PORT), str(count), str(every_ms)):
+        assert receiver.stdout.readline() == "listening
+"
+        with veth.a.running(*PROGRAM, "send", *to, str(count), every):
             yield
 
 
@@ -84,7 +87,7 @@ def limit(key: str, field: int = 0) -> int:
 def nothing_is_lost(where: Namespace, for_s: float = 1.5) -> bool:
     """No datagram is lost and some arrive while we look."""
     lost, received = udp_counter(where, "RcvbufErrors"), udp_counter(where, "InDatagrams")
-    time.sleep(for_s)
+    time.sleep(for_s * SCALE)
     return (
         udp_counter(where, "RcvbufErrors") == lost
         and udp_counter(where, "InDatagrams") > received + 2 * BURST
@@ -100,7 +103,7 @@ def test_default_buffers_grow_until_nothing_is_lost(veth: Pair, start_daemon: St
     rmem_max = limit(RMEM_MAX)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", "700"):
+    with bursts(veth, "--reopen-ms", str(700 * SCALE)):
         daemon.wait_line(rf"change {RMEM_DEFAULT} from \({SMALL_BYTES}\) -> ")
         wait_for(lambda: nothing_is_lost(veth.b), 30, "a default buffer that holds a burst")
 
@@ -117,7 +120,7 @@ def test_buffers_of_the_largest_size_allowed_count_for_rmem_max(
     rmem_default = limit(RMEM_DEFAULT)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", "700", "--rcvbuf", "8000000"):
+    with bursts(veth, "--reopen-ms", str(700 * SCALE), "--rcvbuf", "8000000"):
         daemon.wait_line(rf"change {RMEM_MAX} from \({SMALL_BYTES}\) -> ")
         wait_for(lambda: nothing_is_lost(veth.b), 30, "a buffer that holds a burst")
 
@@ -152,7 +155,7 @@ def test_a_reader_that_is_too_slow_gets_no_more(veth: Pair, start_daemon: StartD
     write(RMEM_DEFAULT, SMALL_BYTES)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", "1500", reads_per_s=4000, count=150, every_ms=10):
+    with bursts(veth, "--reopen-ms", str(1500 * SCALE), reads_per_s=4000, count=150, every_ms=10):
         text = daemon.wait_line("growth stops: the last two steps changed (.*)", 60)[1]
         daemon.wait_line(rf"Due to UDP buffer growth that did not pay change {RMEM_DEFAULT}")
         stopped = limit(RMEM_DEFAULT)
