@@ -57,8 +57,7 @@ def bursts(
     rate, every = str(round(reads_per_s / SCALE)), str(round(every_ms * SCALE))
     with veth.b.running(*PROGRAM, "receive", *to, rate, *options) as receiver:
         assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "listening
-"
+        assert receiver.stdout.readline() == "listening\n"
         with veth.a.running(*PROGRAM, "send", *to, str(count), every):
             yield
 
