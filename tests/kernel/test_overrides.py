@@ -93,6 +93,7 @@ def test_a_write_in_the_initial_namespace_stops_tuning_there_and_nowhere_else(
 ) -> None:
     distant.b.write_sysctl(RMEM, SMALL_RMEM)
     daemon = start_daemon()
+    daemon.wait_active()
     value = read_sysctl(RMEM)
     checked(["sysctl", "-w", f"{RMEM}={value}"])
     daemon.wait_line(rf"disabling '{TUNER}' in global ns: user 'root', from \({value}\) -> \({value}\)$")

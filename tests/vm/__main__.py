@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from tests.vm import jobs
-from tests.vm.campaign import ROOT, pack_project, run_jobs
+from tests.vm.campaign import ROOT, build_packages, pack_project, run_jobs
 from tests.vm.image import ready_image
 from tests.vm.report import tally
 
@@ -45,6 +45,8 @@ def main() -> int:
     wanted = jobs.all_jobs(
         lockdown=options.lockdown, only=options.only, every=options.every, arguments=options.pytest
     )
+    if any(job.name == jobs.PACKAGE for job in wanted):
+        build_packages(share)
     done = run_jobs(image, wanted, share, _say)
     title = f"Debian {options.suite}, Linux {image.kernel}" + (
         f", lockdown={options.lockdown}" * bool(options.lockdown)
@@ -73,7 +75,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--suite", default="bookworm", help="Debian release [bookworm]")
     parser.add_argument("--lockdown", default="", choices=("", "integrity", "confidentiality"))
     parser.add_argument(
-        "--only", default="", metavar="NAME", help="of the machines: kernel, service, boot, foreign"
+        "--only", default="", metavar="NAME", help="of the machines: kernel, service, package, boot, foreign"
     )
     parser.add_argument("--every", action="store_true", help="also what is the same on every kernel")
     parser.add_argument("--run", default="", metavar="SCRIPT", help="boot one machine for this and no tests")

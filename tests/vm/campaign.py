@@ -6,6 +6,7 @@ __main__.py calls it. It must leave no machine running, however it ends.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -34,6 +35,13 @@ def pack_project(share: Path) -> None:
     """The working tree as it is, for the machines to unpack."""
     excludes = [f"--exclude={pattern}" for pattern in NOT_COPIED]
     subprocess.run(["tar", "-C", ROOT, *excludes, "-cf", share / "project.tar", "."], check=True)
+
+
+def build_packages(share: Path) -> None:
+    """One to install and one to upgrade to."""
+    for revision in ("1", "2"):
+        environment = {**os.environ, "REVISION": revision}
+        subprocess.run([ROOT / "tools/package", "deb", share], cwd=ROOT, env=environment, check=True)
 
 
 def run_jobs(image: Image, jobs: Iterable[Job], share: Path, say: Callable[[str], None]) -> list[Done]:

@@ -8,4 +8,4 @@ from __future__ import annotations
 
 import os
 
-collect_ignore_glob = [] if "VM_SHARE" in os.environ else ["service/*", "foreign/*", "boot/*"]
+collect_ignore_glob = [] if "VM_SHARE" in os.environ else ["service/*", "package/*", "foreign/*", "boot/*"]

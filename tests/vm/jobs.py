@@ -30,6 +30,9 @@ SAME_ON_EVERY_KERNEL = (
 """Of tests/kernel, left out here unless asked for: what they test is user space, or times that an emulated
 processor does not have; `make test` runs them."""
 
+PACKAGE = "package"
+"""The job that wants two Debian packages in the shared folder, the second newer than the first"""
+
 FOREIGN = {
     "ipv6_disabled": ("ipv6.disable=1",),
     "hybrid_cgroups": (
@@ -57,6 +60,7 @@ def all_jobs(*, lockdown: str, only: str, every: bool, arguments: Sequence[str])
     left_out = () if every else SAME_ON_EVERY_KERNEL
     jobs = kernel_jobs(lockdown, [*(f"--ignore=tests/kernel/{module}" for module in left_out), *arguments])
     jobs.append(_job("service", lockdown, _pytest("tests/vm/service", *arguments)))
+    jobs.append(_job(PACKAGE, lockdown, _pytest("tests/vm/package", *arguments)))
     jobs.append(_job("boot", lockdown, _BOOT + _pytest("tests/vm/boot", *arguments), may_reboot=True))
     for name, options in FOREIGN.items():
         script = _pytest(f"tests/vm/foreign/test_{name}.py", *arguments)
