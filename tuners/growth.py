@@ -250,8 +250,8 @@ def _grow(turn: _Turn, reading: Reading) -> None:
         return
     ceiling = min(reading.ceiling, turn.view.cap[turn.limit.field])
     held = min(reading.need, reading.enough or reading.need) >= HELD * current
-    wanted = STRIDE * current if held else reading.need
-    new = min(max(grow(current, turn.situation.shift), wanted), 2 * reading.need, ceiling)
+    step = STRIDE * current if held else grow(current, turn.situation.shift)
+    new = min(max(step, reading.need), 2 * reading.need, ceiling)
     if new > max(current, state.observed):
         turn.propose(new, turn.limit.near, reading.numbers)
     elif ceiling <= current and not state.at_cap and not turn.came_to_cap:

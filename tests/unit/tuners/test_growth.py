@@ -210,8 +210,9 @@ def harmed(*, enough: int = 0, low_us: int = 1000, high_us: int = 3000) -> Place
         (1500, 1500),
         (1749, 1749),
         (1750, 3000),
+        (5000, 5000),
     ],
-    ids=["a step at least", "what is needed", "nearly twice as much", "a stride"],
+    ids=["a step at least", "what is needed", "nearly twice as much", "a stride", "more than a stride"],
 )
 def test_it_grows_by_what_is_needed(need: int, new: int) -> None:
     place = Place()
