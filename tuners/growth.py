@@ -151,7 +151,8 @@ def weigh(limit: Limit, cost: float, situation: Situation, state: Regulator, dec
     if turn is None:
         return
     correlation.add(state.rtt, turn.current, cost)
-    if turn.current > turn.lowest and correlation.is_harmful(state.rtt):
+    is_paused = situation.now_ns < state.paused_until_ns
+    if turn.current > turn.lowest and not is_paused and correlation.is_harmful(state.rtt):
         _retreat(turn)
 
 
@@ -174,12 +175,12 @@ def settle(limit: Limit, outcome: Outcome, situation: Situation, state: Regulato
     proposal = outcome.proposal
     if proposal.scenario == limit.idle and outcome.status is not Status.APPLIED:
         state.evidence.near_ns = situation.now_ns
-    elif outcome.status in (Status.REFUSED, Status.FAILED):
-        state.paused_until_ns = situation.now_ns + REFUSED_PAUSE_NS
-    elif outcome.status is Status.OBSERVED:
+    elif outcome.status is Status.OBSERVED and proposal.scenario == limit.near:
         state.observed = max(state.observed, proposal.new[limit.field])
     elif outcome.status is Status.APPLIED:
         _applied(limit, outcome, situation.now_ns, state)
+    elif outcome.status is not Status.STALE:
+        state.paused_until_ns = situation.now_ns + REFUSED_PAUSE_NS
 
 
 def expire(limit: Limit, situation: Situation, state: Regulator, decision: Decision) -> None:

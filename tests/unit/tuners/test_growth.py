@@ -453,6 +453,16 @@ def test_that_cost_is_weighed_on_after_growth_has_ended() -> None:
     assert len(place.notes) == 1, "told once"
 
 
+@pytest.mark.parametrize("status", [Status.REFUSED, Status.FAILED, Status.OBSERVED])
+def test_a_retreat_that_was_not_made_is_not_asked_for_at_once(status: Status) -> None:
+    place = Place()
+    place.weigh(1.0, MIN_SAMPLES)
+    place.react(2000, enough=1)
+    place.status = status
+    place.weigh(3.0, 1 + REFUSED_PAUSE_NS // (50 * MS))
+    assert place.scenarios == ["near", "delays", "delays"]
+
+
 def test_at_the_original_there_is_nothing_to_take_back() -> None:
     place = grown()
     place.weigh(3.0, MIN_SAMPLES)
@@ -483,10 +493,11 @@ def test_each_such_step_may_show_before_the_next() -> None:
     assert place.value == 2250
 
 
-def test_such_a_step_that_was_refused_waits() -> None:
+@pytest.mark.parametrize("status", [Status.REFUSED, Status.FAILED, Status.OBSERVED])
+def test_such_a_step_that_was_not_made_waits(status: Status) -> None:
     place = Place()
     place.leave(4000)
-    place.status = Status.REFUSED
+    place.status = status
     assert place.step_back()
     place.now_ns += REFUSED_PAUSE_NS - 1
     assert not place.step_back()
