@@ -286,7 +286,7 @@ def _history(state: Regulator, now_ns: int) -> dict[str, Number]:
     numbers: dict[str, Number] = {
         "amount_per_round": round(seen.level),
         "amount_per_round_before": round(seen.before),
-        "idle_s": (now_ns - seen.near_ns) // 1_000_000_000,
+        "idle_s": evidence.idle_s(seen, now_ns),
     }
     found = correlation.coefficient(state.rtt)
     return numbers if found is None else {**numbers, "correlation": round(found, 3)}

@@ -255,8 +255,7 @@ def _note_cap(turn: Turn, wanted: Value) -> None:
 
 def _history(turn: Turn) -> dict[str, Number]:
     seen = turn.state.evidence
-    idle_ns = turn.situation.now_ns - seen.near_ns if seen.near_ns else 0
-    idle: dict[str, Number] = {"idle_s": max(0, idle_ns) // 1_000_000_000}
+    idle: dict[str, Number] = {"idle_s": evidence.idle_s(seen, turn.situation.now_ns)}
     if not turn.limit.metric:
         return idle
     return {

@@ -595,6 +595,13 @@ def test_what_was_left_behind_is_idle_from_now_on() -> None:
     assert place.value == 1000
 
 
+def test_how_long_that_was_idle_is_not_known() -> None:
+    place = Place()
+    place.leave(1250)
+    assert place.step_back()
+    assert place.proposals[0].evidence["idle_s"] == 0
+
+
 # What is not ours
 
 
