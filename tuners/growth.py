@@ -211,8 +211,8 @@ def wake_ns(limit: Limit, situation: Situation, state: Regulator) -> int | None:
 
 def _turn(limit: Limit, situation: Situation, state: Regulator, decision: Decision) -> _Turn | None:
     """None where the limit does not exist or is the administrator's."""
-    view = situation.tunables.get(limit.tunable)
-    if view is None or not view.adopted:
+    view = situation.adopted(limit.tunable)
+    if view is None:
         return None
     return _Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 

@@ -105,8 +105,8 @@ class Turn:
 
 def take_turn(limit: Limit, situation: Situation, state: Shortage, decision: Decision) -> Turn | None:
     """None where the tunable does not exist or is the administrator's."""
-    view = situation.tunables.get(limit.tunable)
-    if view is None or not view.adopted:
+    view = situation.adopted(limit.tunable)
+    if view is None:
         return None
     return Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 
