@@ -231,7 +231,7 @@ def _exceeds(new: Value, old: Value) -> bool:
 
 def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
     """The first time growth ends until nothing binds any more; after that it goes a step further than
-    what was given up."""
+    what was given up, as far as the cap allows."""
     state = turn.state
     if not state.swung:
         state.swung = True
@@ -241,7 +241,7 @@ def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
         return
     further = zip(state.undone, turn.view.cap, strict=True)
     new = tuple(max(was, min(grow(was, turn.situation.shift), cap)) for was, cap in further)
-    if new != state.undone and _exceeds(new, state.observed):
+    if _exceeds(new, state.observed):
         turn.propose(new, turn.limit.short, numbers)
 
 

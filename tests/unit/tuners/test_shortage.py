@@ -461,6 +461,18 @@ def test_wanted_again_after_that_it_goes_beyond() -> None:
     assert len(place.notes) == 1
 
 
+def test_at_the_cap_it_comes_back_when_it_was_wanted_twice() -> None:
+    place = Place()
+    place.cap = (1250, 2500)
+    for _ in range(3):
+        place.step_up()
+        assert place.current == place.cap
+        place.rest()
+        place.step_up()
+        assert place.current == place.original
+        place.rest()
+
+
 def test_another_value_than_that_is_no_swing() -> None:
     place = given_up()
     place.grow_to(1250, 2501)
