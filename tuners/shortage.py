@@ -247,7 +247,8 @@ def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
 
 def _note_cap(turn: Turn, wanted: Value) -> None:
     """Of a growth that came to the cap the supervisor has told already."""
-    if not turn.state.at_cap and not turn.is_grown:
+    is_short = any(want > now for want, now in zip(wanted, turn.view.current, strict=True))
+    if is_short and not turn.state.at_cap and not turn.is_grown:
         turn.state.at_cap = True
         text = f"{_words(turn.view.current)} is as far as it may go; {_words(wanted)} would be the next step"
         turn.note(turn.limit.short, text)

@@ -217,6 +217,12 @@ def test_a_tunable_at_its_cap_says_so_once() -> None:
     assert place.proposals == []
 
 
+def test_a_need_that_is_met_is_no_cap() -> None:
+    place = Place()
+    place.grow_to(500, 2000)
+    assert (place.proposals, place.notes) == ([], [])
+
+
 def test_of_a_growth_to_the_cap_the_supervisor_tells() -> None:
     place = Place()
     place.cap = (1250, 2500)
