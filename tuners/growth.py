@@ -139,8 +139,8 @@ def react(limit: Limit, reading: Reading, situation: Situation, state: Regulator
         correlation.add(state.rtt, turn.current, reading.rtt_us)
     if reading.sample is None:
         evidence.estimate(state.evidence, reading.amount_per_round)
-    elif evidence.observe(state.evidence, reading.sample) and _must_stop(turn, reading):
-        return
+    elif evidence.observe(state.evidence, reading.sample):
+        _judge(turn, reading)
     _grow(turn, reading)
 
 
@@ -217,19 +217,16 @@ def _turn(limit: Limit, situation: Situation, state: Regulator, decision: Decisi
     return _Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 
 
-def _must_stop(turn: _Turn, reading: Reading) -> bool:
-    """After a complete window: True when growth stops here, which has been proposed then."""
+def _judge(turn: _Turn, reading: Reading) -> None:
+    """After a complete window: growth that has not paid, or has raised delays, ends with a step back."""
     seen, rtt = turn.state.evidence, turn.state.rtt
-    verdict = evidence.judge(seen)
-    if verdict is Verdict.UNPAID and evidence.has_stopped_paying(seen):
+    evidence.judge(seen)
+    if evidence.has_stopped_paying(seen):
         turn.note(turn.limit.unpaid, _unpaid_text(turn.limit, seen))
         _lower(turn, turn.limit.unpaid, seen.previous)
         evidence.freeze(seen)
     elif not seen.frozen and turn.current > reading.enough and correlation.is_harmful(rtt):
         _retreat(turn)
-    else:
-        return False
-    return True
 
 
 def _retreat(turn: _Turn) -> None:
