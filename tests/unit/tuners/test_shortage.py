@@ -546,9 +546,12 @@ def test_a_tunable_in_use_is_not_idle() -> None:
 
 def test_a_tunable_that_never_moved_waits_for_nothing() -> None:
     place = Place()
+    place.count(ENOUGH_FAILURES, ENOUGH_FAILURES)
+    level = place.state.evidence.level
     assert place.due_in_ns() is None
     place.expire(10 * IDLE_NS)
     assert place.proposals == []
+    assert place.state.evidence.level == level, "nor is anything forgotten"
 
 
 def test_after_idling_at_its_original_it_may_grow_again() -> None:
