@@ -36,16 +36,15 @@ class Announcer:
         line = change_line(
             change.reason, tunable, change.old, change.new, netns=change.netns, observe=observe
         )
-        if tunable.name == scenario.tunable:
-            self._logger.log(
-                Priority.INFO,
-                scenario_line(scenario, change.netns),
-                tuner=change.tuner,
-                tunable=tunable.name,
-                scenario=scenario.id,
-                netns=change.netns.name,
-                change_id=change.id,
-            )
+        self._logger.log(
+            Priority.INFO,
+            scenario_line(scenario, tunable.name, change.netns),
+            tuner=change.tuner,
+            tunable=tunable.name,
+            scenario=scenario.id,
+            netns=change.netns.name,
+            change_id=change.id,
+        )
         self._logger.log(
             Priority.NOTICE,
             line,
@@ -77,7 +76,8 @@ class Announcer:
         second, which is returned."""
         scenario = declaration.scenarios_by_id[note.scenario]
         line = f"{note.text}{format_elsewhere(netns)}"
-        for priority, text in ((Priority.INFO, scenario_line(scenario, netns)), (Priority.NOTICE, line)):
+        occurred = scenario_line(scenario, note.tunable, netns)
+        for priority, text in ((Priority.INFO, occurred), (Priority.NOTICE, line)):
             self._logger.log(
                 priority,
                 text,

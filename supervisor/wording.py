@@ -15,12 +15,11 @@ from bpftune.ipc.messages import GLOBAL, Netns, Outcome, Value
 from bpftune.supervisor.tunables import format_value
 
 
-def scenario_line(scenario: Scenario, netns: Netns, *, tunable: str = "") -> str:
-    """What happened and why it matters; comes before the change it led to. `tunable`: the one that is
-    changed, when it is not the scenario's own."""
-    concerned = tunable or scenario.tunable
+def scenario_line(scenario: Scenario, tunable: str, netns: Netns) -> str:
+    """What happened and why it matters; comes before the change of `tunable` it led to, which need not be
+    the scenario's own."""
     return (
-        f"Scenario '{scenario.name}' occurred for tunable '{concerned}' {format_where(netns)}. {scenario.why}"
+        f"Scenario '{scenario.name}' occurred for tunable '{tunable}' {format_where(netns)}. {scenario.why}"
     )
 
 

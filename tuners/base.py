@@ -50,6 +50,11 @@ class Situation:
     """The active one, for a tuner that declares strategies. An event may still be one that the strategy
     before it had seen."""
 
+    def adopted(self, tunable: str) -> TunableView | None:
+        """None where this kernel lacks the tunable, or it is the administrator's."""
+        view = self.tunables.get(tunable)
+        return view if view is not None and view.adopted else None
+
     def propose(
         self,
         tunable: str,

@@ -188,6 +188,11 @@ def idle_ns(evidence: Evidence) -> int:
     return evidence.near_ns + (IDLE_NS << evidence.regrown)
 
 
+def idle_s(evidence: Evidence, now_ns: int) -> int:
+    """How long the limit was not seen to bind, for people; 0 where nothing is known."""
+    return max(0, now_ns - evidence.near_ns) // 1_000_000_000 if evidence.near_ns else 0
+
+
 def _is_complete(window: Window, now_ns: int) -> bool:
     return (
         window.samples >= WINDOW_SAMPLES

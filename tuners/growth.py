@@ -139,8 +139,8 @@ def react(limit: Limit, reading: Reading, situation: Situation, state: Regulator
         correlation.add(state.rtt, turn.current, reading.rtt_us)
     if reading.sample is None:
         evidence.estimate(state.evidence, reading.amount_per_round)
-    elif evidence.observe(state.evidence, reading.sample) and _must_stop(turn, reading):
-        return
+    elif evidence.observe(state.evidence, reading.sample):
+        _judge(turn, reading)
     _grow(turn, reading)
 
 
@@ -151,7 +151,8 @@ def weigh(limit: Limit, cost: float, situation: Situation, state: Regulator, dec
     if turn is None:
         return
     correlation.add(state.rtt, turn.current, cost)
-    if turn.current > turn.lowest and correlation.is_harmful(state.rtt):
+    is_paused = situation.now_ns < state.paused_until_ns
+    if turn.current > turn.lowest and not is_paused and correlation.is_harmful(state.rtt):
         _retreat(turn)
 
 
@@ -174,12 +175,12 @@ def settle(limit: Limit, outcome: Outcome, situation: Situation, state: Regulato
     proposal = outcome.proposal
     if proposal.scenario == limit.idle and outcome.status is not Status.APPLIED:
         state.evidence.near_ns = situation.now_ns
-    elif outcome.status in (Status.REFUSED, Status.FAILED):
-        state.paused_until_ns = situation.now_ns + REFUSED_PAUSE_NS
-    elif outcome.status is Status.OBSERVED:
+    elif outcome.status is Status.OBSERVED and proposal.scenario == limit.near:
         state.observed = max(state.observed, proposal.new[limit.field])
     elif outcome.status is Status.APPLIED:
         _applied(limit, outcome, situation.now_ns, state)
+    elif outcome.status is not Status.STALE:
+        state.paused_until_ns = situation.now_ns + REFUSED_PAUSE_NS
 
 
 def expire(limit: Limit, situation: Situation, state: Regulator, decision: Decision) -> None:
@@ -210,25 +211,22 @@ def wake_ns(limit: Limit, situation: Situation, state: Regulator) -> int | None:
 
 def _turn(limit: Limit, situation: Situation, state: Regulator, decision: Decision) -> _Turn | None:
     """None where the limit does not exist or is the administrator's."""
-    view = situation.tunables.get(limit.tunable)
-    if view is None or not view.adopted:
+    view = situation.adopted(limit.tunable)
+    if view is None:
         return None
     return _Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 
 
-def _must_stop(turn: _Turn, reading: Reading) -> bool:
-    """After a complete window: True when growth stops here, which has been proposed then."""
+def _judge(turn: _Turn, reading: Reading) -> None:
+    """After a complete window: growth that has not paid, or has raised delays, ends with a step back."""
     seen, rtt = turn.state.evidence, turn.state.rtt
-    verdict = evidence.judge(seen)
-    if verdict is Verdict.UNPAID and evidence.has_stopped_paying(seen):
+    evidence.judge(seen)
+    if evidence.has_stopped_paying(seen):
         turn.note(turn.limit.unpaid, _unpaid_text(turn.limit, seen))
         _lower(turn, turn.limit.unpaid, seen.previous)
         evidence.freeze(seen)
     elif not seen.frozen and turn.current > reading.enough and correlation.is_harmful(rtt):
         _retreat(turn)
-    else:
-        return False
-    return True
 
 
 def _retreat(turn: _Turn) -> None:
@@ -250,8 +248,8 @@ def _grow(turn: _Turn, reading: Reading) -> None:
         return
     ceiling = min(reading.ceiling, turn.view.cap[turn.limit.field])
     held = min(reading.need, reading.enough or reading.need) >= HELD * current
-    wanted = STRIDE * current if held else reading.need
-    new = min(max(grow(current, turn.situation.shift), wanted), 2 * reading.need, ceiling)
+    step = STRIDE * current if held else grow(current, turn.situation.shift)
+    new = min(max(step, reading.need), 2 * reading.need, ceiling)
     if new > max(current, state.observed):
         turn.propose(new, turn.limit.near, reading.numbers)
     elif ceiling <= current and not state.at_cap and not turn.came_to_cap:
@@ -285,7 +283,7 @@ def _history(state: Regulator, now_ns: int) -> dict[str, Number]:
     numbers: dict[str, Number] = {
         "amount_per_round": round(seen.level),
         "amount_per_round_before": round(seen.before),
-        "idle_s": (now_ns - seen.near_ns) // 1_000_000_000,
+        "idle_s": evidence.idle_s(seen, now_ns),
     }
     found = correlation.coefficient(state.rtt)
     return numbers if found is None else {**numbers, "correlation": round(found, 3)}

@@ -120,8 +120,7 @@ def _changed(terms: Terms, situation: Situation) -> Iterator[tuple[str, TunableV
 
 
 def _views(terms: Terms, situation: Situation) -> Iterator[tuple[str, TunableView]]:
-    """Those that exist and are not the administrator's."""
     for name in terms.tunables:
-        view = situation.tunables.get(name)
-        if view is not None and view.adopted:
+        view = situation.adopted(name)
+        if view is not None:
             yield name, view

@@ -105,8 +105,8 @@ class Turn:
 
 def take_turn(limit: Limit, situation: Situation, state: Shortage, decision: Decision) -> Turn | None:
     """None where the tunable does not exist or is the administrator's."""
-    view = situation.tunables.get(limit.tunable)
-    if view is None or not view.adopted:
+    view = situation.adopted(limit.tunable)
+    if view is None:
         return None
     return Turn(limit=limit, view=view, situation=situation, state=state, decision=decision)
 
@@ -231,7 +231,7 @@ def _exceeds(new: Value, old: Value) -> bool:
 
 def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
     """The first time growth ends until nothing binds any more; after that it goes a step further than
-    what was given up."""
+    what was given up, as far as the cap allows."""
     state = turn.state
     if not state.swung:
         state.swung = True
@@ -241,13 +241,14 @@ def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
         return
     further = zip(state.undone, turn.view.cap, strict=True)
     new = tuple(max(was, min(grow(was, turn.situation.shift), cap)) for was, cap in further)
-    if new != state.undone and _exceeds(new, state.observed):
+    if _exceeds(new, state.observed):
         turn.propose(new, turn.limit.short, numbers)
 
 
 def _note_cap(turn: Turn, wanted: Value) -> None:
     """Of a growth that came to the cap the supervisor has told already."""
-    if not turn.state.at_cap and not turn.is_grown:
+    is_short = any(want > now for want, now in zip(wanted, turn.view.current, strict=True))
+    if is_short and not turn.state.at_cap and not turn.is_grown:
         turn.state.at_cap = True
         text = f"{_words(turn.view.current)} is as far as it may go; {_words(wanted)} would be the next step"
         turn.note(turn.limit.short, text)
@@ -255,8 +256,7 @@ def _note_cap(turn: Turn, wanted: Value) -> None:
 
 def _history(turn: Turn) -> dict[str, Number]:
     seen = turn.state.evidence
-    idle_ns = turn.situation.now_ns - seen.near_ns if seen.near_ns else 0
-    idle: dict[str, Number] = {"idle_s": max(0, idle_ns) // 1_000_000_000}
+    idle: dict[str, Number] = {"idle_s": evidence.idle_s(seen, turn.situation.now_ns)}
     if not turn.limit.metric:
         return idle
     return {

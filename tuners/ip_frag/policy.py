@@ -157,8 +157,8 @@ def _finish(decision: Decision, situation: Situation, state: IpFragState) -> Dec
 
 def _follow(family: Family, high: Proposal, situation: Situation) -> list[Proposal]:
     """low_thresh in the proportion that it had to high_thresh before anything changed."""
-    low, limit = situation.tunables.get(family.low), situation.tunables[family.limit.tunable]
-    if low is None or not low.adopted or limit.original[0] <= 0:
+    low, limit = situation.adopted(family.low), situation.tunables[family.limit.tunable]
+    if low is None or limit.original[0] <= 0:
         return []
     new = (max(low.original[0], high.new[0] * low.original[0] // limit.original[0]),)
     if new == low.current:

@@ -109,8 +109,7 @@ def _families(state: NeighTableState) -> tuple[tuple[Family, Table], ...]:
 
 def _is_ours(family: Family, situation: Situation) -> bool:
     """Whether all three thresholds exist and none is the administrator's."""
-    views = [situation.tunables.get(name) for name in family.thresholds]
-    return all(view is not None and view.adopted for view in views)
+    return all(situation.adopted(name) is not None for name in family.thresholds)
 
 
 def _is_grown(family: Family, situation: Situation) -> bool:

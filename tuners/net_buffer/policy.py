@@ -184,8 +184,8 @@ def _limit_flows(
     cpu_number: int, reading: Reading, situation: Situation, state: NetBufferState, decision: Decision
 ) -> None:
     """Set the bit of the CPU that had to drop. CPUs count from 1 here; 0: it is not known."""
-    view = situation.tunables.get(FLOW_LIMIT)
-    if view is None or not view.adopted or not 0 < cpu_number <= view.cap[0].bit_length():
+    view = situation.adopted(FLOW_LIMIT)
+    if view is None or not 0 < cpu_number <= view.cap[0].bit_length():
         return
     mask = view.current[0] | 1 << cpu_number - 1
     if mask != view.current[0] and situation.now_ns >= state.flow_limit_paused_until_ns:
@@ -197,8 +197,8 @@ def _limit_flows(
 def _follow_budget(outcome: Outcome, situation: Situation, decision: Decision) -> None:
     """budget_usecs moves in the same ratio as the budget has, as far as it may go."""
     budget = situation.tunables[BUDGET.tunable]
-    view = situation.tunables.get(BUDGET_USECS)
-    if outcome.status is not Status.APPLIED or view is None or not view.adopted:
+    view = situation.adopted(BUDGET_USECS)
+    if outcome.status is not Status.APPLIED or view is None:
         return
     proposal = outcome.proposal
     moved = view.current[0] * outcome.current[0] // max(1, proposal.expected[0])
@@ -213,8 +213,8 @@ def _follow_budget(outcome: Outcome, situation: Situation, decision: Decision) -
 
 def _flow_limits_idle_ns(situation: Situation, state: NetBufferState) -> int:
     """When our bits in the mask are to be given back; far off where there are none."""
-    view = situation.tunables.get(FLOW_LIMIT)
-    if view is None or not view.adopted or view.current == view.original:
+    view = situation.adopted(FLOW_LIMIT)
+    if view is None or view.current == view.original:
         return 1 << 63
     if state.overflowed_ns == 0:
         state.overflowed_ns = situation.now_ns

@@ -35,7 +35,7 @@ class RouteTable(Policy[RouteTableState]):
 
     def on_event(self, event: Event, situation: Situation, state: RouteTableState) -> Decision:
         decision = Decision()
-        view = _own(situation)
+        view = situation.adopted(MAX_SIZE)
         if view is not None and event.time_ns >= state.evidence.changed_ns:
             state.evidence.near_ns = situation.now_ns
             _grow(event, view, situation, state, decision)
@@ -59,18 +59,12 @@ class RouteTable(Policy[RouteTableState]):
 
     def on_timer(self, situation: Situation, state: RouteTableState) -> Decision:
         decision = Decision()
-        view = _own(situation)
+        view = situation.adopted(MAX_SIZE)
         if view is not None and _is_grown(view) and situation.now_ns >= _idle_ns(situation, state):
             new = max(shrink(view.current[0], situation.shift), view.original[0])
             idle_s = (situation.now_ns - state.evidence.near_ns) // 1_000_000_000
             decision.proposals.append(situation.propose(MAX_SIZE, (new,), IDLE, {"idle_s": idle_s}))
         return _with_wake(decision, situation, state)
-
-
-def _own(situation: Situation) -> TunableView | None:
-    """None where the tunable does not exist or is the administrator's."""
-    view = situation.tunables.get(MAX_SIZE)
-    return view if view is not None and view.adopted else None
 
 
 def _is_grown(view: TunableView) -> bool:
@@ -105,7 +99,7 @@ def _roomy(entries: int, shift: int) -> int:
 
 
 def _with_wake(decision: Decision, situation: Situation, state: RouteTableState) -> Decision:
-    view = _own(situation)
+    view = situation.adopted(MAX_SIZE)
     if view is not None and _is_grown(view):
         decision.wake_at_ns = _idle_ns(situation, state)
     return decision

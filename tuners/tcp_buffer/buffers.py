@@ -214,8 +214,8 @@ def _numbers(event: Event, flow: Flow) -> dict[str, Number]:
 
 def _moderate(situation: Situation, decision: Decision) -> None:
     """A raised limit means nothing to sockets that do not adjust themselves."""
-    view = situation.tunables.get(MODERATE_RCVBUF)
-    if view is None or not view.adopted or view.current[0] == 1:
+    view = situation.adopted(MODERATE_RCVBUF)
+    if view is None or view.current[0] == 1:
         return
     for proposal in decision.proposals:
         if proposal.scenario == RECEIVE.near:

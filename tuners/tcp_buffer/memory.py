@@ -77,8 +77,8 @@ def react_here(event: Event, situation: Situation, metrics: Loan, decision: Deci
 
 def may_grow(situation: Situation) -> bool:
     """Whether there can be more memory in all."""
-    view = situation.tunables.get(PRESSURE.tunable)
-    return view is not None and view.adopted and view.current[2] < view.cap[2]
+    view = situation.adopted(PRESSURE.tunable)
+    return view is not None and view.current[2] < view.cap[2]
 
 
 def pressure_pages(situation: Situation) -> int:

@@ -30,14 +30,14 @@ OLD, NEW = (4096, 131072, 6291456), (4096, 131072, 7864320)
     [(INITIAL, "in global ns"), (NO_NETNS, "in global ns"), (BLUE, "in netns 'blue'")],
 )
 def test_scenario_line(netns: Netns, where: str) -> None:
-    assert wording.scenario_line(GROW, netns) == (
+    assert wording.scenario_line(GROW, RMEM.name, netns) == (
         "Scenario 'need to increase TCP buffer size(s)' occurred for tunable 'net.ipv4.tcp_rmem'"
         f" {where}. Receivers wait for room."
     )
 
 
 def test_scenario_line_names_the_tunable_that_is_changed() -> None:
-    line = wording.scenario_line(GROW, INITIAL, tunable="net.ipv4.tcp_moderate_rcvbuf")
+    line = wording.scenario_line(GROW, "net.ipv4.tcp_moderate_rcvbuf", INITIAL)
 
     assert "for tunable 'net.ipv4.tcp_moderate_rcvbuf' in global ns." in line
 

@@ -114,6 +114,13 @@ def test_coming_back_late_does_not() -> None:
     assert seen.regrown == 0
 
 
+def test_how_long_a_limit_was_idle_is_told_only_where_it_is_known() -> None:
+    assert evidence.idle_s(Evidence(), 9 * SECOND) == 0
+    seen = Evidence(near_ns=2 * SECOND)
+    assert evidence.idle_s(seen, 9 * SECOND) == 7
+    assert evidence.idle_s(seen, SECOND) == 0
+
+
 def test_survives_a_restart() -> None:
     seen, _ = grown(1000)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(seen), type=Evidence) == seen
