@@ -223,6 +223,9 @@ def test_it_grows_by_what_is_needed(need: int, new: int) -> None:
 
 def test_no_stride_into_delays() -> None:
     place = Place()
+    place.react(1500, enough=MUCH)
+    assert place.value == 1500
+    place = Place()
     place.react(2000, enough=1749)
     assert place.value == 2000
     place = Place()
@@ -259,6 +262,13 @@ def test_a_limit_at_its_ceiling_says_so_once() -> None:
         place.react(5000, ceiling=1000)
     assert place.notes == ["1000 is as far as it may go; 5000 would be needed"]
     assert place.proposals == []
+
+
+def test_a_cap_that_was_there_from_the_start_is_told_as_well() -> None:
+    place = Place()
+    place.cap = 1000
+    place.react(5000)
+    assert len(place.notes) == 1
 
 
 def test_of_a_growth_to_the_cap_the_supervisor_tells() -> None:
@@ -401,6 +411,9 @@ def test_one_that_paid_in_between_lets_it_go_on() -> None:
 def test_what_was_below_the_default_field_is_not_restored() -> None:
     place = unpaid_twice(default=1400, limit=ABOVE_DEFAULT)
     assert place.value == 1400
+    place = unpaid_twice(default=1562, limit=ABOVE_DEFAULT)
+    assert place.scenarios == ["near", "near"]
+    assert place.is_frozen()
 
 
 def test_delays_that_rise_with_the_limit_take_it_a_step_back() -> None:
@@ -423,6 +436,16 @@ def test_up_to_what_is_enough_delays_do_not_count() -> None:
 
 def test_delays_that_do_not_rise_with_it_do_no_harm() -> None:
     assert harmed(low_us=3000, high_us=1000).scenarios == ["near"]
+
+
+def test_a_step_back_that_was_refused_is_asked_for_once() -> None:
+    place = Place()
+    place.window(1000, rtt_us=1000, samples=MIN_SAMPLES)
+    place.react(2000, enough=1)
+    place.status = Status.REFUSED
+    place.window(2000, rtt_us=3000, enough=0, samples=4 * WINDOW)
+    assert place.scenarios == ["near", "delays"]
+    assert place.is_frozen()
 
 
 def test_a_limit_that_was_lowered_is_measured_anew() -> None:
@@ -531,6 +554,16 @@ def test_a_default_field_that_does_not_matter_is_no_floor() -> None:
     place = grown(default=1200)
     place.rest()
     assert place.value == 1000
+
+
+def test_a_load_that_is_soon_back_is_waited_for_longer() -> None:
+    place = Place()
+    place.react(1250)
+    place.rest()
+    place.react(1250)
+    assert place.value == 1250
+    place.expire(QUIET_NS)
+    assert place.due_in_ns() == 2 * IDLE_NS - QUIET_NS
 
 
 def test_a_limit_in_use_is_not_idle() -> None:

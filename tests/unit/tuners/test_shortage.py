@@ -217,6 +217,13 @@ def test_a_tunable_at_its_cap_says_so_once() -> None:
     assert place.proposals == []
 
 
+def test_one_field_that_is_short_of_room_is_enough_for_that() -> None:
+    place = Place()
+    place.cap = place.original
+    place.grow_to(1000, 2500)
+    assert place.notes == ["1000 2000 is as far as it may go; 1000 2500 would be the next step"]
+
+
 def test_a_need_that_is_met_is_no_cap() -> None:
     place = Place()
     place.grow_to(500, 2000)
@@ -317,7 +324,7 @@ def test_a_verdict_takes_a_second() -> None:
 
 def test_a_verdict_takes_a_thousand_failures() -> None:
     place = grown_from(9)
-    place.count(8 * ENOUGH_FAILURES, ENOUGH_FAILURES - 1)
+    assert not place.count(8 * ENOUGH_FAILURES, ENOUGH_FAILURES - 1)
     assert place.verdict() is Verdict.OPEN
     place.count(0, 1, for_ns=0)
     assert place.verdict() is Verdict.UNPAID
@@ -333,7 +340,7 @@ def test_or_as_many_as_there_would_have_been() -> None:
 
 def test_what_began_before_the_change_does_not_count() -> None:
     place = grown_from(9)
-    place.count(9 * ENOUGH_FAILURES, ENOUGH_FAILURES, age_ns=1)
+    assert not place.count(9 * ENOUGH_FAILURES, ENOUGH_FAILURES, age_ns=1)
     assert place.state.tally.failures == 0
     assert place.verdict() is Verdict.OPEN
 
@@ -532,6 +539,20 @@ def test_no_step_comes_too_early() -> None:
     assert place.current == (1250, 2500)
     place.expire(1)
     assert place.current == place.original
+
+
+def test_a_load_that_is_soon_back_is_waited_for_longer() -> None:
+    place = given_up()
+    place.grow_to(1300, 2000)
+    assert place.due_in_ns() == 2 * IDLE_NS
+
+
+def test_one_that_was_pushed_back_is_not() -> None:
+    place = Place()
+    place.step_up()
+    place.lower(*place.original)
+    place.grow_to(1300, 2000)
+    assert place.due_in_ns() == IDLE_NS
 
 
 def test_a_tunable_in_use_is_not_idle() -> None:
