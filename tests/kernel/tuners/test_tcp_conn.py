@@ -20,7 +20,7 @@ from tests.kernel.connections import Told, connect, connecting, serving
 from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import INITIAL, Pair, checked
 from tests.requirements import require
-from tests.waiting import wait_for
+from tests.waiting import SCALE, wait_for
 
 CONGESTION_CONTROL = "net.persock.tcp.congestion_control"
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -122,7 +122,7 @@ def test_timeouts_become_linear_unless_they_are(lossy: Pair, start_daemon: Start
 def test_older_connections_move_too(lossy: Pair, start_daemon: StartDaemon) -> None:
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6) as old,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6 * SCALE) as old,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon = start_daemon(*ALLOW)
@@ -138,7 +138,7 @@ def test_connections_made_while_the_tuner_was_off_move_too(lossy: Pair, start_da
     daemon.ctl("disable", "tcp_conn")
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6) as made,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6 * SCALE) as made,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon.ctl("enable", "tcp_conn")
