@@ -161,8 +161,8 @@ def trouble(daemon: Daemon) -> list[str]:
     """What it has said since it was ready, other than what it did."""
     lines = daemon.lines
     ready = next(number for number, line in enumerate(lines) if "supports per-netns policy" in line)
-    usual = ("bpftune: Scenario '", "bpftune: Due to ")
-    return [line for line in lines[ready + 1 :] if not line.startswith(usual)]
+    usual = re.compile("bpftune: (Scenario '|Due to |.* has reached its cap )")
+    return [line for line in lines[ready + 1 :] if not usual.match(line)]
 
 
 @pytest.fixture(autouse=True)
