@@ -122,7 +122,7 @@ def test_timeouts_become_linear_unless_they_are(lossy: Pair, start_daemon: Start
 def test_older_connections_move_too(lossy: Pair, start_daemon: StartDaemon) -> None:
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6 * SCALE) as old,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * SCALE) as old,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon = start_daemon(*ALLOW)
@@ -138,7 +138,7 @@ def test_connections_made_while_the_tuner_was_off_move_too(lossy: Pair, start_da
     daemon.ctl("disable", "tcp_conn")
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=6 * SCALE) as made,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * SCALE) as made,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon.ctl("enable", "tcp_conn")
@@ -285,7 +285,7 @@ def test_it_gets_along_with_tcp_buffer(start_daemon: StartDaemon) -> None:
         serving(far.b, far.b_ipv4),
     ):
         far.a.write_sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
-        with connecting(far.a, far.b_ipv4, seconds=10) as old:
+        with connecting(far.a, far.b_ipv4, seconds=6 + 4 * SCALE) as old:
             daemon = start_daemon(*ALLOW, "--allow", "tcp_buffer")
             (new,) = connect(far.a, far.b_ipv4, seconds=8)
             (older,) = old.finish()
