@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,15 @@ def require_since(version: tuple[int, int], met: object, reason: str) -> None:
     if not met and kernel_version(release) < version:
         pytest.skip(f"{reason}: in Linux {version[0]}.{version[1]} and later, this is {release}")
     require(met, reason)
+
+
+def has_late_callbacks() -> bool:
+    """Whether BPF may ask for a connection's sockops callbacks at any time, not only where one is called."""
+    return b"TCP_BPF_SOCK_OPS_CB_FLAGS" in Path("/sys/kernel/btf/vmlinux").read_bytes()
+
+
+def require_late_callbacks() -> None:
+    require_since((6, 12), has_late_callbacks(), "needs callbacks of connections that are there already")
 
 
 def require_rung(met: object, reason: str) -> None:

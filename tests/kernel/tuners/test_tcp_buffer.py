@@ -19,6 +19,7 @@ from tests.kernel.bulk import CHUNK_BYTES
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl
+from tests.requirements import require_late_callbacks
 from tests.waiting import SCALE, wait_for
 
 TUNER = "tcp_buffer"
@@ -207,6 +208,7 @@ def test_idle_connections_cause_nothing(netns: Namespace, start_daemon: StartDae
 
 
 def test_a_sender_older_than_the_daemon_is_seen(distant: Pair, start_daemon: StartDaemon) -> None:
+    require_late_callbacks()
     distant.a.write_sysctl(WMEM, SMALL_WMEM)
     with (
         traffic.receiver(distant.b, distant.b_ipv4) as to,
