@@ -19,7 +19,7 @@ from tests.kernel.neighbours import ARP, ND, Family
 from tests.waiting import SCALE, wait_for
 
 TUNER = "neigh_table"
-PACE_US = 20
+PACE_US = round(20 * SCALE)
 """Four times what one process adds at most, for machines that do other things as well."""
 ENTRIES = 2500
 
