@@ -122,6 +122,8 @@ class Supervisor:
         self._forkserver.start()
         self._open_state()
         self._open_tuning()
+        self._open_namespaces()
+        self._open_tuners()
         self._open_service()
 
     def _open_log(self) -> None:
@@ -200,6 +202,9 @@ class Supervisor:
             dry_run=self._options.dry_run,
         )
         self._rollback = Rollback(ledger=self._ledger, registry=self._registry, known=self._known)
+
+    def _open_namespaces(self) -> None:
+        """Who forgets what, when one is gone."""
         self._namespaces = Namespaces(
             loop=self._loop,
             registry=self._registry,
@@ -216,12 +221,15 @@ class Supervisor:
             debug=self._logger.debug,
         )
         self._cleanup.callback(self._namespaces.close)
-        self._counters = Counters(registry=self._registry)
+
+    def _open_tuners(self) -> None:
+        """What brings tuners, events to them, and to their workers what these ask for."""
+        counters = Counters(registry=self._registry)
         self._host = TunerHost(
             bpf=self._bpf,
             roster=self._roster,
             decisions=self._decisions,
-            counters=self._counters,
+            counters=counters,
             registry=self._registry,
             announcer=self._announcer,
             logger=self._logger,
@@ -230,20 +238,16 @@ class Supervisor:
             all_failed=self._give_up,
             dry_run=self._options.dry_run,
         )
-
-    def _open_service(self) -> None:
-        """What listens: to the ring buffer, to bpftune-ctl, to signals."""
         self._router = Router(
             roster=self._roster,
             registry=self._registry,
             overrides=self._overrides,
-            repeats=Repeats(loop=self._loop, counters=self._counters),
+            repeats=Repeats(loop=self._loop, counters=counters),
             new_namespace=self._namespaces.suspect,
             debug=self._logger.debug,
         )
         self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
         self._router.add_watcher(self._watchers.netns, self._namespaces.created)
-        options = self._options
         self._arrivals = Arrivals(
             folders=self._folders,
             roster=self._roster,
@@ -255,6 +259,10 @@ class Supervisor:
             reactions=self._reactions,
             logger=self._logger,
         )
+
+    def _open_service(self) -> None:
+        """What answers bpftune-ctl, and ends it all."""
+        options = self._options
         self._parts = Parts(
             options=options,
             started_ns=self._started_ns,
