@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from msgspec.structs import replace
 from bpftune.ipc.declaration import Declaration, Poll, Probe, Scenario, Scope, Tunable
 from bpftune.ipc.messages import Value
 from bpftune.ipc.record import RecordDecoder
-from bpftune.supervisor.loop import Loop, Timer
+from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.polls import Poller, parse_counter
+from tests.unit.supervisor.still_loop import StillLoop
 
 POLL = Poll(
     file="/proc/net/stat/arp_cache",
@@ -86,23 +86,6 @@ def test_an_unreadable_counter_is_said(tmp_path: Path) -> None:
     records, failures = turn(tmp_path, (1024,))
     assert not records
     assert "scenario 'full' is lost" in failures[0]
-
-
-class StillLoop(Loop):
-    """Timers are counted and fired by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.due: list[Callable[[], None]] = []
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        self.due.append(callback)
-        return Timer(0, callback)
-
-    def fire(self) -> None:
-        due, self.due = self.due, []
-        for callback in due:
-            callback()
 
 
 RISING = Poll(

@@ -1,34 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
 from bpftune.ipc.declaration import Declaration, Scenario
 from bpftune.ipc.record import HEADER, unpack_header
-from bpftune.supervisor.loop import Loop, Timer
 from bpftune.supervisor.repeats import Repeats
+from tests.unit.supervisor.still_loop import StillLoop
 
 COOKIE = 4711
-
-
-class StillLoop(Loop):
-    """Timers are fired by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.due: list[Callable[[], None]] = []
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        self.due.append(callback)
-        return Timer(0, callback)
-
-    def tick(self) -> None:
-        due, self.due = self.due, []
-        for callback in due:
-            callback()
 
 
 class Stage:
@@ -75,9 +57,9 @@ def test_it_is_repeated_until_nothing_rises(stage: Stage) -> None:
     stage.deliver(record())
     for _ in range(3):
         stage.counts["lost"] += 1
-        stage.loop.tick()
-    stage.loop.tick()
-    stage.loop.tick()
+        stage.loop.fire()
+    stage.loop.fire()
+    stage.loop.fire()
     assert len(stage.records) == 4
     assert not stage.loop.due
 
@@ -85,7 +67,7 @@ def test_it_is_repeated_until_nothing_rises(stage: Stage) -> None:
 def test_other_counters_do_not_repeat_it(stage: Stage) -> None:
     stage.deliver(record())
     stage.counts["found"] += 1
-    stage.loop.tick()
+    stage.loop.fire()
     assert len(stage.records) == 1
 
 
@@ -94,7 +76,7 @@ def test_the_newest_event_is_repeated_with_a_new_time(stage: Stage) -> None:
     stage.deliver(record(b"second"))
     assert len(stage.loop.due) == 1
     stage.counts["lost"] += 1
-    stage.loop.tick()
+    stage.loop.fire()
     repeated = stage.records[-1]
     assert repeated.endswith(b"second")
     header = unpack_header(repeated)
@@ -105,7 +87,7 @@ def test_the_newest_event_is_repeated_with_a_new_time(stage: Stage) -> None:
 def test_where_the_namespace_is_gone_it_ends(stage: Stage) -> None:
     stage.deliver(record())
     stage.counts.clear()
-    stage.loop.tick()
+    stage.loop.fire()
     assert len(stage.records) == 1
 
 
