@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable
-from bpftune.ipc.messages import Netns, Outcome, Proposal, Status, TunableView, Value
+from bpftune.ipc.messages import Outcome, Proposal, Status, Value
 from bpftune.tuners import growth
-from bpftune.tuners.base import Decision, Situation
+from bpftune.tuners.base import Decision
 from bpftune.tuners.correlation import MIN_SAMPLES
 from bpftune.tuners.evidence import IDLE_NS, PATIENCE, QUIET_NS, Sample, Verdict
 from bpftune.tuners.growth import REFUSED_PAUSE_NS, STEP_BACK_NS, Limit, Reading, Regulator
+from tests.unit.tuners.lone_tunable import SECOND, LoneTunable
 
 MS = 1_000_000
-SECOND = 1000 * MS
 SIZE = "net.example.size"
 MUCH = 1 << 40
 CAP = 100_000
@@ -40,58 +40,29 @@ DECLARATION = Declaration(
 )
 
 
-class Place:
-    """One namespace with one limit, the third of four fields, and a supervisor that does as it is asked."""
+class Place(LoneTunable):
+    """The limit is the third of four fields."""
+
+    state: Regulator
 
     def __init__(self, original: int = 1000, *, default: int = 600, limit: Limit = LIMIT) -> None:
-        self.limit = limit
-        self.original: Value = (7, default, original, 9)
-        self.current: Value = self.original
+        fields = (7, default, original, 9)
+        super().__init__(growth, DECLARATION, limit=limit, state=Regulator(), original=fields)
         self.cap = CAP
-        self.adopted = True
-        self.there = True
-        self.now_ns = 1_000 * SECOND
-        self.status = Status.APPLIED
-        self.state = Regulator()
-        self.proposals: list[Proposal] = []
         self.changes: list[tuple[int, int, int]] = []
         """When, from, to."""
-        self.notes: list[str] = []
+
+    @property
+    def caps(self) -> Value:
+        return (7, self.cap, self.cap, 9)
 
     @property
     def value(self) -> int:
         return self.current[2]
 
-    @property
-    def scenarios(self) -> list[str]:
-        return [proposal.scenario for proposal in self.proposals]
-
-    def verdict(self) -> Verdict:
-        return self.state.evidence.verdict
-
-    def is_frozen(self) -> bool:
-        return self.state.evidence.frozen
-
     def leave(self, value: int) -> None:
         """What an earlier run, whose state is lost, left behind."""
         self.current = (*self.original[:2], value, 9)
-
-    def situation(self) -> Situation:
-        view = TunableView(
-            original=self.original,
-            current=self.current,
-            floor=self.original,
-            cap=(7, self.cap, self.cap, 9),
-            adopted=self.adopted,
-        )
-        return Situation(
-            declaration=DECLARATION,
-            netns=Netns(cookie=7),
-            now_ns=self.now_ns,
-            shift=2,
-            memory_bytes=1,
-            tunables={SIZE: view} if self.there else {},
-        )
 
     def react(
         self,
@@ -142,32 +113,13 @@ class Place:
             self.settle(Decision(proposals=[proposal]))
         return proposal is not None
 
-    def expire(self, after_ns: int = 0) -> None:
-        self.now_ns += after_ns
-        decision = Decision()
-        growth.expire(self.limit, self.situation(), self.state, decision)
-        self.settle(decision)
+    def proposed(self, proposal: Proposal) -> None:
+        assert (*proposal.new[:2], *proposal.new[3:]) == (*self.current[:2], 9), "not ours"
+        if self.status is Status.APPLIED:
+            self.changes.append((self.now_ns, self.value, proposal.new[2]))
 
-    def due_in_ns(self) -> int | None:
-        due_ns = growth.wake_ns(self.limit, self.situation(), self.state)
-        return None if due_ns is None else due_ns - self.now_ns
-
-    def rest(self) -> None:
-        """Let time pass until nothing is left to do."""
-        while (due_ns := self.due_in_ns()) is not None:
-            self.expire(max(due_ns, SECOND))
-
-    def settle(self, decision: Decision) -> None:
-        self.notes += [note.text for note in decision.notes]
-        for proposal in decision.proposals:
-            assert proposal.expected == self.current
-            assert (*proposal.new[:2], *proposal.new[3:]) == (*self.current[:2], 9), "not ours"
-            self.proposals.append(proposal)
-            if self.status is Status.APPLIED:
-                self.changes.append((self.now_ns, self.value, proposal.new[2]))
-                self.current = proposal.new
-            outcome = Outcome(proposal=proposal, status=self.status, current=self.current)
-            growth.settle(self.limit, outcome, self.situation(), self.state)
+    def tell(self, outcome: Outcome) -> None:
+        growth.settle(self.limit, outcome, self.situation(), self.state)
 
 
 def grown(*, to: int = 2000, limit: Limit = LIMIT, default: int = 600) -> Place:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable
-from bpftune.ipc.messages import Netns, Number, Outcome, Proposal, Status, TunableView, Value
+from bpftune.ipc.messages import Number, Outcome, Proposal, Status, Value
 from bpftune.tuners import shortage
-from bpftune.tuners.base import Decision, Situation
+from bpftune.tuners.base import Decision
 from bpftune.tuners.evidence import IDLE_NS, Verdict
 from bpftune.tuners.shortage import (
     ENOUGH_FAILURES,
@@ -27,9 +27,9 @@ from bpftune.tuners.shortage import (
     Turn,
 )
 from bpftune.tuners.steps import grow
+from tests.unit.tuners.lone_tunable import SECOND, LoneTunable
 
 MS = 1_000_000
-SECOND = 1000 * MS
 ROOM = "net.example.room"
 CAP = 100_000
 LIMIT = Limit(tunable=ROOM, short="short", unpaid="unpaid", idle="idle", metric="pieces per loss")
@@ -44,50 +44,22 @@ DECLARATION = Declaration(
 )
 
 
-class Place:
-    """One namespace with one tunable of two fields, and a supervisor that does as it is asked."""
+class Place(LoneTunable):
+    """The tunable has two fields."""
+
+    state: Shortage
 
     def __init__(self, *original: int, limit: Limit = LIMIT) -> None:
-        self.limit = limit
-        self.original: Value = original or (1000, 2000)
-        self.current = self.original
+        super().__init__(
+            shortage, DECLARATION, limit=limit, state=Shortage(), original=original or (1000, 2000)
+        )
         self.cap: Value = (CAP, CAP)
-        self.adopted = True
-        self.there = True
-        self.now_ns = 1_000 * SECOND
-        self.status = Status.APPLIED
-        self.state = Shortage()
-        self.proposals: list[Proposal] = []
         self.changes: list[tuple[int, Value, Value]] = []
         """When, from, to."""
-        self.notes: list[str] = []
 
     @property
-    def scenarios(self) -> list[str]:
-        return [proposal.scenario for proposal in self.proposals]
-
-    def verdict(self) -> Verdict:
-        return self.state.evidence.verdict
-
-    def is_frozen(self) -> bool:
-        return self.state.evidence.frozen
-
-    def situation(self) -> Situation:
-        view = TunableView(
-            original=self.original,
-            current=self.current,
-            floor=self.original,
-            cap=self.cap,
-            adopted=self.adopted,
-        )
-        return Situation(
-            declaration=DECLARATION,
-            netns=Netns(cookie=7),
-            now_ns=self.now_ns,
-            shift=2,
-            memory_bytes=1,
-            tunables={ROOM: view} if self.there else {},
-        )
+    def caps(self) -> Value:
+        return self.cap
 
     def turn(self, decision: Decision) -> Turn:
         turn = shortage.take_turn(self.limit, self.situation(), self.state, decision)
@@ -117,32 +89,13 @@ class Place:
         self.settle(decision)
         return ended
 
-    def expire(self, after_ns: int = 0) -> None:
-        self.now_ns += after_ns
-        decision = Decision()
-        shortage.expire(self.limit, self.situation(), self.state, decision)
-        self.settle(decision)
+    def proposed(self, proposal: Proposal) -> None:
+        assert proposal.new != self.current
+        if self.status is Status.APPLIED:
+            self.changes.append((self.now_ns, self.current, proposal.new))
 
-    def due_in_ns(self) -> int | None:
-        due_ns = shortage.wake_ns(self.limit, self.situation(), self.state)
-        return None if due_ns is None else due_ns - self.now_ns
-
-    def rest(self) -> None:
-        """Let time pass until nothing is left to do."""
-        while (due_ns := self.due_in_ns()) is not None:
-            self.expire(max(due_ns, SECOND))
-
-    def settle(self, decision: Decision) -> None:
-        self.notes += [note.text for note in decision.notes]
-        for proposal in decision.proposals:
-            assert proposal.expected == self.current
-            assert proposal.new != self.current
-            self.proposals.append(proposal)
-            if self.status is Status.APPLIED:
-                self.changes.append((self.now_ns, self.current, proposal.new))
-                self.current = proposal.new
-            outcome = Outcome(proposal=proposal, status=self.status, current=self.current)
-            shortage.settle(self.limit, outcome, self.now_ns, self.state)
+    def tell(self, outcome: Outcome) -> None:
+        shortage.settle(self.limit, outcome, self.now_ns, self.state)
 
 
 def grown_from(share: int) -> Place:
