@@ -58,7 +58,7 @@ def main() -> int:
     ]
     for one in tallies:
         print("\n".join(one.lines()))
-    if not options.every:
+    if not options.every and any(jobs.kind_of(job) == "kernel tests" for job in wanted):
         print(
             f"  left out, the same on every kernel: {' '.join(jobs.SAME_ON_EVERY_KERNEL)} (EVERY=1: run them)"
         )
