@@ -36,11 +36,11 @@ class Builder:
         self,
         cache: Cache,
         *,
-        compile_units: CompileUnits | None = None,
+        compile_units: CompileUnits,
         environment: Callable[[], int] = environment_checksum,
     ) -> None:
         self._cache = cache
-        self._compile = compile_units or compile_in_child
+        self._compile = compile_units
         self._environment = environment
 
     def build(self, units: Sequence[Unit]) -> list[Built]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bpftune.bpf.builder import Builder
+from bpftune.bpf.builder import Builder, CompileUnits, compile_in_child
 from bpftune.bpf.cache import Cache
 from bpftune.bpf.maps import Maps
 from bpftune.bpf.ring import Ring
@@ -48,10 +48,10 @@ class Bpf:
         legacy: bool = False,
         dry_run: bool = False,
         cgroup: Path | None = None,
-        builder: Builder | None = None,
+        compile_units: CompileUnits = compile_in_child,
     ) -> None:
         self._cache = Cache(cache_dir, log)
-        self._builder = builder or Builder(self._cache)
+        self._builder = Builder(self._cache, compile_units=compile_units)
         self._legacy = legacy
         self._cgroup = cgroup
         self._settings = Settings(shift=shift, dry_run=dry_run)

@@ -17,6 +17,10 @@ TEST_LIMIT_S = "600"
 PREPARE = "modprobe --all tun tcp_bbr tcp_htcp tcp_dctcp\n"
 """Nothing asks for these by itself where no udev runs and any namespace may use what is there only."""
 
+PROGRAMS = "/mnt/share/programs"
+"""What one machine compiled, the others need not; see tests/kernel/conftest.py"""
+TAKE_PROGRAMS = f"[ ! -d {PROGRAMS} ] || (mkdir -p /var/lib/bpftune && cp -a {PROGRAMS} /var/lib/bpftune/)\n"
+
 SAME_ON_EVERY_KERNEL = (
     "test_building_blocks.py",
     "test_command_line.py",
@@ -43,9 +47,9 @@ FOREIGN = {
 }
 """tests/vm/foreign/test_<name>.py -> the kernel's command line for it"""
 
-_BOOT = """
+_BOOT = f"""
 if ! systemctl --quiet is-enabled bpftune; then
-	PIP_NO_INDEX=1 PIP_FIND_LINKS=/opt/wheels tools/install '' /usr/local || exit
+	{TAKE_PROGRAMS}	PIP_NO_INDEX=1 PIP_FIND_LINKS=/opt/wheels tools/install '' /usr/local || exit
 	echo 'net.core.netdev_max_backlog = 1234' >/etc/sysctl.d/90-boot.conf
 	systemctl enable bpftune || exit
 	touch "$VM_RESULTS/reboot"
@@ -59,7 +63,7 @@ def all_jobs(*, lockdown: str, only: str, every: bool, arguments: Sequence[str])
     """The long ones first. `only` is the beginning of a name; `every` module of the kernel tests."""
     left_out = () if every else SAME_ON_EVERY_KERNEL
     jobs = kernel_jobs(lockdown, [*(f"--ignore=tests/kernel/{module}" for module in left_out), *arguments])
-    jobs.append(_job("service", lockdown, _pytest("tests/vm/service", *arguments)))
+    jobs.append(_job("service", lockdown, TAKE_PROGRAMS + _pytest("tests/vm/service", *arguments)))
     jobs.append(_job(PACKAGE, lockdown, _pytest("tests/vm/package", *arguments)))
     jobs.append(_job("boot", lockdown, _BOOT + _pytest("tests/vm/boot", *arguments), may_reboot=True))
     for name, options in FOREIGN.items():
@@ -123,6 +127,7 @@ def _environment(lockdown: str) -> dict[str, str]:
         "BPFTUNE_TESTS_TIME_SCALE": TIME_SCALE,
         "BPFTUNE_TESTS_STRICT": whole,
         "BPFTUNE_TESTS_EVERY_RUNG": whole,
+        "BPFTUNE_TESTS_PROGRAMS": PROGRAMS,
     }
 
 

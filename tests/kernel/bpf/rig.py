@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bpftune.bpf.builder import Built, compile_in_child
 from bpftune.bpf.runtime import Bpf, ProbeSource
+from bpftune.bpf.unit import Object, Unit
 from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.record import Event, RecordDecoder, unpack_header
 
 ROOT = Path(__file__).resolve().parents[3]
 WATCH_SYSCTL = ROOT / "supervisor" / "watch_sysctl"
 WATCH_NETNS = ROOT / "supervisor" / "watch_netns"
+_compiled: dict[str, Object] = {}
 EMPTY_PROBE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
 
 
@@ -48,11 +52,29 @@ class Rig:
 @contextmanager
 def opened(cache: Path, *, legacy: bool = False, shift: int = 2, dry_run: bool = False) -> Iterator[Rig]:
     lines: list[str] = []
-    bpf = Bpf(cache_dir=cache, shift=shift, log=lines.append, legacy=legacy, dry_run=dry_run)
+    bpf = Bpf(
+        cache_dir=cache,
+        shift=shift,
+        log=lines.append,
+        legacy=legacy,
+        dry_run=dry_run,
+        compile_units=compile_once,
+    )
     try:
         yield Rig(bpf=bpf, lines=lines)
     finally:
         bpf.close()
+
+
+def compile_once(units: Sequence[Unit]) -> list[Built]:
+    """What this run of the tests has compiled already is not compiled again: it takes six seconds under
+    QEMU."""
+    keys = [json.dumps(unit.as_json()) for unit in units]
+    missing = [unit for unit, key in zip(units, keys, strict=True) if key not in _compiled]
+    fresh = iter(compile_in_child(missing) if missing else [])
+    built = [_compiled.get(key) or next(fresh) for key in keys]
+    _compiled.update((key, one) for key, one in zip(keys, built, strict=True) if isinstance(one, Object))
+    return built
 
 
 def read_source(folder: Path) -> ProbeSource:

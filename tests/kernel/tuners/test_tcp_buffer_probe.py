@@ -79,10 +79,10 @@ def test_senders_at_their_limit_are_seen(distant: Pair, rig: Rig, legacy: bool, 
     assert newest["limited_jiffies"] > 0
     assert 38_000 < newest["min_rtt_us"] <= newest["srtt_us"]
     assert newest["interval_ns"] >= 2000 * newest["srtt_us"]
-    # The receiver gets through per round trip what the sender may hold.
-    assert (
-        WMEM_MAX // 8 < newest["moved_bytes"] * newest["srtt_us"] * 1000 // newest["interval_ns"] < WMEM_MAX
-    )
+    # Per round trip as much gets through as the sender may hold. It comes in bursts, so one more than there
+    # were round trips may fall into the interval.
+    rounds = newest["interval_ns"] / (1000 * newest["srtt_us"])
+    assert WMEM_MAX / 8 * rounds < newest["moved_bytes"] < WMEM_MAX * (rounds + 1)
 
 
 def test_receivers_at_their_limit_are_seen(distant: Pair, rig: Rig, legacy: bool) -> None:
