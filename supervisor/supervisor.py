@@ -247,7 +247,8 @@ class Supervisor:
             debug=self._logger.debug,
         )
         self._router.add_watcher(self._watchers.sysctl, self._judge.handle)
-        self._router.add_watcher(self._watchers.netns, self._namespaces.created)
+        for declaration in self._watchers.netns:
+            self._router.add_watcher(declaration, self._namespaces.created)
         self._arrivals = Arrivals(
             folders=self._folders,
             roster=self._roster,

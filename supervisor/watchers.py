@@ -17,26 +17,28 @@ from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.errors import BpfError, NotSupported
 
 HERE = Path(__file__).parent
-SYSCTL, NETNS = "watch_sysctl", "watch_netns"
+SYSCTL, NETNS, NETNS_CALLS = "watch_sysctl", "watch_netns", "watch_netns_calls"
+"""The last is for kernels that refuse the one before it: see its probe.bpf.c for what it costs."""
 
 
 class Watchers:
     def __init__(self, bpf: Bpf, warn: Callable[[str], None]) -> None:
         self._bpf = bpf
         self._warn = warn
-        self._sources = [
-            ProbeSource(declaration=load_declaration(HERE / name), folder=HERE / name)
-            for name in (SYSCTL, NETNS)
-        ]
+        self._sources = {
+            name: ProbeSource(declaration=load_declaration(HERE / name), folder=HERE / name)
+            for name in (SYSCTL, NETNS, NETNS_CALLS)
+        }
         self._attached = False
 
     @property
     def sysctl(self) -> Declaration:
-        return self._sources[0].declaration
+        return self._sources[SYSCTL].declaration
 
     @property
-    def netns(self) -> Declaration:
-        return self._sources[1].declaration
+    def netns(self) -> list[Declaration]:
+        """Either of them may announce new namespaces, by the same event."""
+        return [self._sources[name].declaration for name in (NETNS, NETNS_CALLS)]
 
     def load_with(self, sources: Sequence[ProbeSource]) -> dict[str, BpfError]:
         """Load the tuners' programs, and at the first call the watchers' with them.
@@ -45,26 +47,19 @@ class Watchers:
         """
         if self._attached:
             return self._bpf.load(sources)
-        failures = self._bpf.load([*self._sources, *sources])
-        self._attach(failures)
+        self._attached = True
+        failures = self._bpf.load([self._sources[SYSCTL], self._sources[NETNS], *sources])
+        if trouble := self._attach(SYSCTL, failures):
+            raise NotSupported(f"cannot watch sysctl writes: {trouble}")
+        if self._attach(NETNS, failures):
+            failures |= self._bpf.load([self._sources[NETNS_CALLS]])
+            if trouble := self._attach(NETNS_CALLS, failures):
+                self._warn(f"new network namespaces are noticed late: {trouble}")
         return failures
 
-    def _attach(self, failures: dict[str, BpfError]) -> None:
-        self._attached = True
-        error = failures.pop(SYSCTL, None)
-        if error is not None:
-            raise NotSupported(f"cannot watch sysctl writes: {error}") from error
-        for status in self._bpf.attach(SYSCTL):
-            if status.hook is None:
-                raise NotSupported(f"cannot watch sysctl writes: {_reasons(status.refused)}")
-        lost = failures.pop(NETNS, None)
-        if lost is not None:
-            self._warn(f"new network namespaces are noticed late: {lost}")
-            return
-        for status in self._bpf.attach(NETNS):
-            if status.hook is None:
-                self._warn(f"new network namespaces are noticed late: {_reasons(status.refused)}")
-
-
-def _reasons(refused: dict[str, str]) -> str:
-    return "; ".join(f"{hook}: {reason}" for hook, reason in refused.items())
+    def _attach(self, name: str, failures: dict[str, BpfError]) -> str:
+        """Why not every probe of the watcher has a hook; empty when each has."""
+        if (error := failures.pop(name, None)) is not None:
+            return str(error)
+        refused = [status.refused for status in self._bpf.attach(name) if status.hook is None]
+        return "; ".join(f"{hook}: {reason}" for rungs in refused for hook, reason in rungs.items())

@@ -1,57 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A network namespace begins with clone(CLONE_NEWNET) or unshare(CLONE_NEWNET); setns() only joins.
- * Nothing here is rate limited: every namespace counts.
+ * A network namespace begins, whoever asked for it and how. Nothing here is rate limited: every
+ * namespace counts.
  */
 #include "bpftune.h"
 
-#define CLONE_NEWNET 0x40000000
-
-/* Flags of the unshare calls under way, by thread; lru: a thread may be killed inside the call. */
-BPF_TABLE("lru_hash", u64, u64, unshare_flags, 1024);
-
-static __always_inline int report(struct net *net, u32 pid)
+/* Its cookie and inode number are set by now; no process is in it yet. */
+PROBE(setup, struct net *net, int error)
 {
-	struct event_netns_created e = {};
+	struct event_netns_created e = { .pid = bpf_get_current_pid_tgid() >> 32 };
 
-	e.pid = pid;
-	e.creator = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(e.comm, sizeof(e.comm));
-	return SEND_ALWAYS(netns_created, net, &e);
-}
-
-/* In the parent's context, when the child is complete and has not run yet. */
-PROBE(netns_clone, struct task_struct *task, u64 clone_flags)
-{
-	struct nsproxy *nsproxy;
-
-	if (!(clone_flags & CLONE_NEWNET))
-		return 0;
-	nsproxy = READ(task, nsproxy);
-	if (nsproxy)
-		report(READ(nsproxy, net_ns), READ(task, tgid));
-	return 0;
-}
-
-PROBE_CTX(unshare_enter, struct syscall_enter *ctx)
-{
-	u64 thread = bpf_get_current_pid_tgid();
-	u64 flags = ctx->args[0];
-
-	if (flags & CLONE_NEWNET)
-		unshare_flags.update(&thread, &flags);
-	return 0;
-}
-
-/* The task is in its new namespace once the call has succeeded. */
-PROBE_CTX(unshare_exit, struct syscall_exit *ctx)
-{
-	u64 thread = bpf_get_current_pid_tgid();
-
-	if (!unshare_flags.lookup(&thread))
-		return 0;
-	unshare_flags.delete(&thread);
-	if (ctx->result == 0)
-		report(current_net(), thread >> 32);
+	if (!error)
+		SEND_ALWAYS(netns_created, net, &e);
 	return 0;
 }

@@ -18,6 +18,7 @@ from bpftune.ipc.record import Event, RecordDecoder, unpack_header
 ROOT = Path(__file__).resolve().parents[3]
 WATCH_SYSCTL = ROOT / "supervisor" / "watch_sysctl"
 WATCH_NETNS = ROOT / "supervisor" / "watch_netns"
+WATCH_NETNS_CALLS = ROOT / "supervisor" / "watch_netns_calls"
 _compiled: dict[str, Object] = {}
 EMPTY_PROBE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
 

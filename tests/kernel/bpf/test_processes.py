@@ -13,7 +13,7 @@ import pytest
 
 from bpftune.bpf.fingerprint import SYSTEM_PYTHON
 from tests.kernel import bpf_objects
-from tests.kernel.bpf.rig import ROOT, WATCH_NETNS, WATCH_SYSCTL, opened, read_source
+from tests.kernel.bpf.rig import ROOT, WATCH_NETNS_CALLS, WATCH_SYSCTL, opened, read_source
 from tests.waiting import wait_for
 
 HOLDER = f"""
@@ -21,7 +21,7 @@ import signal, sys
 from pathlib import Path
 from bpftune.bpf.runtime import Bpf, ProbeSource
 from bpftune.ipc.declaration_file import load_declaration
-folders = [Path({str(WATCH_SYSCTL)!r}), Path({str(WATCH_NETNS)!r})]
+folders = [Path({str(WATCH_SYSCTL)!r}), Path({str(WATCH_NETNS_CALLS)!r})]
 sources = [ProbeSource(declaration=load_declaration(folder), folder=folder) for folder in folders]
 bpf = Bpf(cache_dir=Path(sys.argv[1]), shift=2, log=print)
 assert bpf.load(sources) == {{}}
@@ -89,7 +89,7 @@ def test_sigkill_leaves_no_program_link_or_map(tmp_path: Path) -> None:
 def test_close_leaves_no_descriptor(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     with opened(tmp_path / "cache") as rig:
-        rig.load(WATCH_SYSCTL, WATCH_NETNS)
+        rig.load(WATCH_SYSCTL, WATCH_NETNS_CALLS)
 
     assert sorted(os.listdir("/proc/self/fd")) == before
 
@@ -98,7 +98,7 @@ def test_no_mount_is_left(tmp_path: Path) -> None:
     """Tracepoint ids come from tracefs, which is not mounted everywhere."""
     before = Path("/proc/self/mountinfo").read_text()
     with opened(tmp_path / "cache") as rig:
-        rig.load(WATCH_NETNS)
+        rig.load(WATCH_NETNS_CALLS)
         during = Path("/proc/self/mountinfo").read_text()
 
     assert during == before
@@ -106,16 +106,16 @@ def test_no_mount_is_left(tmp_path: Path) -> None:
 
 def test_a_damaged_entry_is_rebuilt_and_works(tmp_path: Path) -> None:
     with opened(tmp_path / "cache") as rig:
-        rig.load(WATCH_NETNS)
-    entry = tmp_path / "cache" / "watch_netns.typed"
+        rig.load(WATCH_NETNS_CALLS)
+    entry = tmp_path / "cache" / "watch_netns_calls.typed"
     entry.write_bytes(entry.read_bytes()[:-100])
 
     with opened(tmp_path / "cache") as rig:
-        rig.load(WATCH_NETNS)
+        rig.load(WATCH_NETNS_CALLS)
         assert [line.partition(": ")[2] for line in rig.lines] == [
             "damaged, its checksum does not match; rebuilding it"
         ]
-        assert rig.bpf.hooks("watch_netns")[0].hook is not None
+        assert rig.bpf.hooks("watch_netns_calls")[0].hook is not None
     with opened(tmp_path / "cache") as rig:
-        assert rig.bpf.load([read_source(WATCH_NETNS)]) == {}
+        assert rig.bpf.load([read_source(WATCH_NETNS_CALLS)]) == {}
         assert rig.lines == []

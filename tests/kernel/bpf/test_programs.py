@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bpftune.ipc.errors import CompileError
-from tests.kernel.bpf.rig import WATCH_NETNS, make_tuner, opened, read_source
+from tests.kernel.bpf.rig import WATCH_NETNS_CALLS, make_tuner, opened, read_source
 from tests.kernel.namespaces import Namespace
 
 SOCKET = 'sock_common = ["skc_net.net", "skc_state"]\nsock = ["__sk_common"]\ntcp_sock = ["srtt_us"]\n'
@@ -150,13 +150,13 @@ def test_broken_c_costs_its_own_tuner_only(tmp_path: Path) -> None:
     broken = make_tuner(tmp_path, "broken", hooks=hooks, source=source, structs='sock = ["sk_rcvbuf"]')
     lacking = make_tuner(tmp_path, "lacking", hooks=hooks, source=source, structs='sock = ["nonsense"]')
     with opened(tmp_path / "cache") as rig:
-        failures = rig.bpf.load([read_source(folder) for folder in (broken, WATCH_NETNS, lacking)])
+        failures = rig.bpf.load([read_source(folder) for folder in (broken, WATCH_NETNS_CALLS, lacking)])
 
         assert set(failures) == {"broken", "lacking"}
         assert all(isinstance(failure, CompileError) for failure in failures.values())
         assert "broken/probe.bpf.c:5:18: error: no member named 'nonsense'" in str(failures["broken"])
         assert str(failures["lacking"]).endswith("this kernel's struct sock has no member nonsense")
-        assert rig.bpf.attach("watch_netns")[0].hook is not None
+        assert rig.bpf.attach("watch_netns_calls")[0].hook is not None
 
 
 @pytest.mark.parametrize("field", ["u8 name[16]", "u16 name[3]", "s64 name"])

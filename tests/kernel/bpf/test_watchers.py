@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The supervisor's two watchers, loaded, attached and fired."""
+"""The supervisor's watchers, loaded, attached and fired."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from bpftune.ipc.record import Event
-from tests.kernel.bpf.rig import WATCH_NETNS, WATCH_SYSCTL, Rig, opened
+from tests.kernel import namespaces
+from tests.kernel.bpf.rig import WATCH_NETNS, WATCH_NETNS_CALLS, WATCH_SYSCTL, Rig, opened
 from tests.kernel.namespaces import Namespace, namespace, sysctl_path
+from tests.requirements import require_rung
 from tests.waiting import wait_for
 
 CLONE = """
@@ -37,7 +39,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rig(cache: Path) -> Iterator[Rig]:
     with opened(cache) as made:
-        made.load(WATCH_SYSCTL, WATCH_NETNS)
+        made.load(WATCH_SYSCTL)
+        yield made
+
+
+@pytest.fixture(params=[WATCH_NETNS, WATCH_NETNS_CALLS], ids=lambda folder: folder.name)
+def watcher(request: pytest.FixtureRequest) -> Path:
+    """Either of the two that see new namespaces."""
+    folder: Path = request.param
+    return folder
+
+
+@pytest.fixture
+def netns_rig(watcher: Path, cache: Path) -> Iterator[Rig]:
+    with opened(cache) as made:
+        made.load(watcher)
+        for status in made.bpf.hooks(watcher.name):
+            require_rung(status.hook, f"{status.refused}")
         yield made
 
 
@@ -52,8 +70,6 @@ def writes_by(pid: int) -> Callable[[Event], bool]:
 
 def test_hooks_in_use(rig: Rig) -> None:
     assert [status.hook for status in rig.bpf.hooks("watch_sysctl")] == ["cgroup:sysctl"]
-    assert rig.bpf.hooks("watch_netns")[0].hook == "tp_btf:task_newtask"
-    assert all(status.hook is not None for status in rig.bpf.hooks("watch_netns"))
 
 
 def test_a_write_tells_who_what_and_where(rig: Rig, netns: Namespace) -> None:
@@ -153,48 +169,51 @@ def test_a_long_key_arrives_whole(rig: Rig, netns: Namespace) -> None:
     assert seen(rig, writes_by(os.getpid())).text("key") == key
 
 
-def test_unshare_is_seen(rig: Rig) -> None:
+def test_unshare_is_seen(netns_rig: Rig) -> None:
     creator = subprocess.Popen(["unshare", "--net", "true"])
     creator.wait()
 
-    event = seen(rig, lambda event: event.scenario == "netns_created" and event["creator"] == creator.pid)
-
-    assert (event["pid"], event.text("comm")) == (creator.pid, "unshare")
-    assert event.netns_cookie != 0
+    assert seen(netns_rig, created_by(creator.pid)).netns_cookie != 0
 
 
-def test_ip_netns_add_is_seen_with_cookie_and_inum(rig: Rig) -> None:
-    records: list[bytes] = []
+def test_ip_netns_add_is_seen_with_cookie_and_inum(netns_rig: Rig) -> None:
     with namespace() as created:
-        rig.bpf.consume(records.append)
-        inum = created.inum
+        found = {event.netns_cookie: event.netns_inum for event in netns_rig.events()}
 
-    assert inum in {int.from_bytes(record[16:20], sys.byteorder) for record in records}
+        assert found[namespaces.cookie(created)] == created.inum
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["typed", "probed"])
-def test_clone_is_seen_in_either_flavour(cache: Path, legacy: bool) -> None:
+def test_clone_is_seen(netns_rig: Rig, watcher: Path) -> None:
+    """By the calls the child is known, and by what the kernel does the one who called."""
+    creator = subprocess.Popen([sys.executable, "-c", CLONE], stdout=subprocess.PIPE, text=True)
+    child = int(creator.communicate()[0])
+
+    event = seen(netns_rig, lambda event: event["pid"] in (child, creator.pid))
+
+    assert event.netns_cookie != 0
+    assert event["pid"] == (child if watcher == WATCH_NETNS_CALLS else creator.pid)
+
+
+def test_clone_is_seen_by_older_kernels(cache: Path) -> None:
     """-L leaves tp_btf for raw_tp, whose body reads through bpf_probe_read_kernel."""
-    with opened(cache, legacy=legacy) as rig:
-        rig.load(WATCH_NETNS)
-        hook = rig.bpf.hooks("watch_netns")[0].hook
-        assert hook == ("raw_tp:task_newtask" if legacy else "tp_btf:task_newtask")
+    with opened(cache, legacy=True) as rig:
+        rig.load(WATCH_NETNS_CALLS)
+        assert rig.bpf.hooks("watch_netns_calls")[0].hook == "raw_tp:task_newtask"
         creator = subprocess.Popen([sys.executable, "-c", CLONE], stdout=subprocess.PIPE, text=True)
         child = int(creator.communicate()[0])
 
-        event = seen(rig, lambda event: event["creator"] == creator.pid)
-
-    assert event["pid"] == child
-    assert event.netns_cookie != 0
+        assert seen(rig, created_by(child)).netns_cookie != 0
 
 
-def test_a_failed_unshare_creates_nothing(rig: Rig) -> None:
+def test_a_failed_unshare_creates_nothing(netns_rig: Rig) -> None:
     creator = subprocess.Popen(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "unshare", "--net", "true"],
         stderr=subprocess.DEVNULL,
     )
     assert creator.wait() != 0
 
-    assert not any(
-        event["creator"] == creator.pid for event in rig.events() if event.scenario == "netns_created"
-    )
+    assert not any(map(created_by(creator.pid), netns_rig.events()))
+
+
+def created_by(pid: int) -> Callable[[Event], bool]:
+    return lambda event: event.scenario == "netns_created" and event["pid"] == pid
