@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 SCALE = float(os.environ.get("BPFTUNE_TESTS_TIME_SCALE", "1"))
 """Slow machines (QEMU without KVM) stretch every deadline by this."""
+PACE = max(1.0, SCALE / 3)
+"""And what they are given to do takes this much longer: as slow as they are, not as they are at worst."""
 
 
 def wait_for(condition: Callable[[], T], timeout_s: float, what: str, interval_s: float = 0.01) -> T:

@@ -20,7 +20,7 @@ from tests.kernel.connections import Told, connect, connecting, serving
 from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import INITIAL, Pair, checked
 from tests.requirements import has_late_callbacks, require, require_late_callbacks
-from tests.waiting import SCALE, wait_for
+from tests.waiting import PACE, wait_for
 
 CONGESTION_CONTROL = "net.persock.tcp.congestion_control"
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -123,7 +123,7 @@ def test_older_connections_move_too(lossy: Pair, start_daemon: StartDaemon) -> N
     require_late_callbacks()
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * SCALE) as old,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * PACE) as old,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon = start_daemon(*ALLOW)
@@ -140,7 +140,7 @@ def test_connections_made_while_the_tuner_was_off_move_too(lossy: Pair, start_da
     daemon.ctl("disable", "tcp_conn")
     with (
         serving(lossy.b, lossy.b_ipv4),
-        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * SCALE) as made,
+        connecting(lossy.a, lossy.b_ipv4, count=2, concurrent=2, seconds=2 + 4 * PACE) as made,
     ):
         wait_for(lambda: lossy.a.run("ss", "-Htni").count("reno") == 2, 5, "two connections with reno")
         daemon.ctl("enable", "tcp_conn")
@@ -287,7 +287,7 @@ def test_it_gets_along_with_tcp_buffer(start_daemon: StartDaemon) -> None:
         serving(far.b, far.b_ipv4),
     ):
         far.a.write_sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
-        with connecting(far.a, far.b_ipv4, seconds=6 + 4 * SCALE) as old:
+        with connecting(far.a, far.b_ipv4, seconds=6 + 4 * PACE) as old:
             daemon = start_daemon(*ALLOW, "--allow", "tcp_buffer")
             (new,) = connect(far.a, far.b_ipv4, seconds=8)
             (older,) = old.finish()

@@ -17,7 +17,7 @@ from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair, read_sysctl, sysctl_path
 from tests.kernel.traffic import PYTHON
 from tests.requirements import require
-from tests.waiting import SCALE, wait_for
+from tests.waiting import PACE, wait_for
 
 RMEM_MAX = "net.core.rmem_max"
 RMEM_DEFAULT = "net.core.rmem_default"
@@ -54,7 +54,7 @@ def bursts(
 ) -> Iterator[None]:
     """From a to b; all of it slower where deadlines are longer."""
     to = (veth.b_ipv4, str(PORT))
-    rate, every = str(round(reads_per_s / SCALE)), str(round(every_ms * SCALE))
+    rate, every = str(round(reads_per_s / PACE)), str(round(every_ms * PACE))
     with veth.b.running(*PROGRAM, "receive", *to, rate, *options) as receiver:
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == "listening\n"
@@ -86,7 +86,7 @@ def limit(key: str, field: int = 0) -> int:
 def nothing_is_lost(where: Namespace, for_s: float = 1.5) -> bool:
     """No datagram is lost and some arrive while we look."""
     lost, received = udp_counter(where, "RcvbufErrors"), udp_counter(where, "InDatagrams")
-    time.sleep(for_s * SCALE)
+    time.sleep(for_s * PACE)
     return (
         udp_counter(where, "RcvbufErrors") == lost
         and udp_counter(where, "InDatagrams") > received + 2 * BURST
@@ -102,7 +102,7 @@ def test_default_buffers_grow_until_nothing_is_lost(veth: Pair, start_daemon: St
     rmem_max = limit(RMEM_MAX)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", str(700 * SCALE)):
+    with bursts(veth, "--reopen-ms", str(700 * PACE)):
         daemon.wait_line(rf"change {RMEM_DEFAULT} from \({SMALL_BYTES}\) -> ")
         wait_for(lambda: nothing_is_lost(veth.b), 30, "a default buffer that holds a burst")
 
@@ -119,7 +119,7 @@ def test_buffers_of_the_largest_size_allowed_count_for_rmem_max(
     rmem_default = limit(RMEM_DEFAULT)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", str(700 * SCALE), "--rcvbuf", "8000000"):
+    with bursts(veth, "--reopen-ms", str(700 * PACE), "--rcvbuf", "8000000"):
         daemon.wait_line(rf"change {RMEM_MAX} from \({SMALL_BYTES}\) -> ")
         wait_for(lambda: nothing_is_lost(veth.b), 30, "a buffer that holds a burst")
 
@@ -154,7 +154,7 @@ def test_a_reader_that_is_too_slow_gets_no_more(veth: Pair, start_daemon: StartD
     write(RMEM_DEFAULT, SMALL_BYTES)
     daemon = start_daemon("--allow", "udp_buffer")
 
-    with bursts(veth, "--reopen-ms", str(1500 * SCALE), reads_per_s=4000, count=150, every_ms=10):
+    with bursts(veth, "--reopen-ms", str(1500 * PACE), reads_per_s=4000, count=150, every_ms=10):
         text = daemon.wait_line("growth stops: the last two steps changed (.*)", 60)[1]
         daemon.wait_line(rf"Due to UDP buffer growth that did not pay change {RMEM_DEFAULT}")
         stopped = limit(RMEM_DEFAULT)
