@@ -31,6 +31,11 @@ _REPORTED_WITHIN_S = 2.0
 """After SIGKILL: a fork server that has not reported the end by then does not work."""
 
 
+_HELD_UP_NS = 1_000_000_000
+"""If we notice a missed deadline so late, we stood still ourselves (a frozen cgroup, a paused virtual
+machine), and the worker most likely with us: its time begins anew."""
+
+
 class ProcessListener(Protocol):
     def process_connected(self) -> None: ...
 
@@ -165,8 +170,12 @@ class WorkerProcess:
             return
         owing, since_ns = min(self._owed.items(), key=lambda item: item[1])
         at_ns = since_ns + int(self._answer_within_s * 1e9)
-        if at_ns > time.monotonic_ns():
+        late_ns = time.monotonic_ns() - at_ns
+        if late_ns < 0:
             self._deadline = self._loop.call_at(at_ns, self._check_deadline)
+        elif late_ns > _HELD_UP_NS:
+            self._owed = dict.fromkeys(self._owed, time.monotonic_ns())
+            self._deadline = self._loop.call_later(self._answer_within_s, self._check_deadline)
         elif not self._verdict:
             self._abort(f"it did not {owing} within {self._answer_within_s:g} s")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bpftune.ipc.control import TunerState
 from bpftune.ipc.messages import Table
 from bpftune.supervisor.worker import Worker
-from tests.process.rig import GROW, Rig
+from tests.process.rig import ANSWER_WITHIN_S, GROW, Rig
 from tests.waiting import SCALE
 
 POISON = 666
@@ -107,6 +107,18 @@ def test_a_stopped_worker_shows_its_stack_and_is_replaced(rig: Rig) -> None:
     assert rig.desk.logged("did not answer event 1 within")
     assert rig.desk.logged("in _serve")
     assert worker.restarts == 1
+
+
+def test_a_worker_that_stood_still_with_us_gets_its_time_again(rig: Rig) -> None:
+    worker = rig.active("echo")
+    _kill(worker, signal.SIGSTOP)
+    rig.event(worker)
+    time.sleep(ANSWER_WITHIN_S + 1.1)
+    rig.loop.run_once(0)
+    _kill(worker, signal.SIGCONT)
+    rig.until(lambda: rig.desk.answers, "its answer")
+    assert worker.restarts == 0
+    assert not rig.desk.logged("did not answer")
 
 
 def test_an_endless_loop_is_aborted_with_its_python_stack(rig: Rig) -> None:
