@@ -55,6 +55,12 @@ def on_event(self, event, situation, state):
 """
 """One more at every event, and never back: without events nothing changes."""
 
+GREEDY = """
+def on_event(self, event, situation, state):
+    return len(bytearray(300 << 20))
+"""
+"""Takes 300 MiB, less than a worker may have by itself, at every event."""
+
 CRASHING = """
 def on_event(self, event, situation, state):
     raise RuntimeError("this policy is broken")

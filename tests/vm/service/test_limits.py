@@ -33,6 +33,42 @@ def test_memory_and_tasks_stay_below_their_limits(stopped: None) -> None:
     assert read("pids.current") <= 32
 
 
+def test_a_worker_that_takes_the_service_s_memory_is_what_is_killed(
+    stopped: None, greedy: None, netns: Namespace
+) -> None:
+    closing.limit_time_wait(netns)
+    unit.configure("MemoryMax=200M\nMemorySwapMax=0")
+    unit.systemctl("start")
+    supervisor = unit.main_pid()
+    others = {name: one["pid"] for name, one in unit.wait_active_tuners().items() if name != NAME}
+
+    with closing.closing(netns):
+        wait_for(lambda: unit.tuners()[NAME]["restarts"], 10, "its worker is replaced", interval_s=0.2)
+
+    assert "killed by SIGKILL" in unit.tuners()[NAME]["why"] or unit.tuners()[NAME]["state"] == "active"
+    assert "oom_kill 0" not in (unit.CGROUP / "memory.events").read_text()
+    assert any("ended: killed by SIGKILL" in line["MESSAGE"] for line in unit.journal(f"_PID={supervisor}"))
+    assert {name: one["pid"] for name, one in unit.tuners().items() if name in others} == others
+    assert unit.main_pid() == supervisor
+
+
+def test_too_few_tasks_cost_tuners_and_not_the_service(stopped: None) -> None:
+    """Threads count. What is left is enough for some of the workers, and for all once it is enough."""
+    unit.configure("TasksMax=16")
+    unit.systemctl("start")
+    supervisor = unit.main_pid()
+    states = unit.wait_settled_tuners()
+
+    assert {"active", "failed"} <= set(states.values())
+    assert read("pids.current") <= 16
+    unit.checked("systemctl", "set-property", "--runtime", unit.NAME, "TasksMax=64")
+    for name, state in states.items():
+        if state == "failed":
+            unit.checked(unit.BPFTUNE_CTL, "restart", name)
+    assert unit.wait_active_tuners().keys() == {name for name in states if states[name] != "inactive"}
+    assert unit.main_pid() == supervisor
+
+
 def test_the_unit_is_valid(installed: None) -> None:
     done = unit.run("systemd-analyze", "verify", "--man=no", "/usr/local/lib/systemd/system/bpftune.service")
 
