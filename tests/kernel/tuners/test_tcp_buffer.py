@@ -24,7 +24,8 @@ from tests.waiting import SCALE, wait_for
 
 TUNER = "tcp_buffer"
 RMEM, WMEM, MODERATE = "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_moderate_rcvbuf"
-KEYS = sysctl_guard.declared_sysctls()
+KEYS = [key for key in sysctl_guard.declared_sysctls() if not key.startswith("net.core.netdev_budget")]
+"""Without the budget that is raised where a processor is too slow for its packets, as an emulated one is."""
 
 SMALL_RMEM = "4096 65536 131072"
 SMALL_WMEM = "4096 16384 65536"

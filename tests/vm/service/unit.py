@@ -100,6 +100,16 @@ def wait_active_tuners() -> dict[str, Any]:
     return {name: one for name, one in tuners().items() if one["state"] == "active"}
 
 
+def wait_settled_tuners() -> dict[str, str]:
+    """Wait until no worker is on its way; the tuners' states."""
+
+    def settled() -> dict[str, str]:
+        states = {name: str(one["state"]) for name, one in tuners().items()}
+        return {} if {"starting", "restarting"} & set(states.values()) else states
+
+    return wait_for(settled, 20, "no worker is starting", interval_s=0.5)
+
+
 def journal(*matches: str) -> list[dict[str, Any]]:
     """What bpftune itself logged in this boot, oldest first."""
     lines = checked("journalctl", "--boot", "--output=json", *matches).splitlines()
