@@ -8,6 +8,7 @@ only: the kernel lacks the symbol, as its own list of symbols says, or one of it
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import pytest
 from bpftune.bpf.kernelfs import read_pmu_type
 from bpftune.bpf.rungs import MODERN_KINDS
 from bpftune.ipc.declaration import Declaration
+from bpftune.supervisor.supervisor import CACHE_DIR
 from tests.kernel.bpf.rig import ROOT, Rig, opened, read_source
 from tests.kernel.daemon import BPFTUNE
 from tests.requirements import EVERY_RUNG, require_rung
@@ -28,8 +30,16 @@ NAMES = [folder.name for folder in FOLDERS]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def state(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory that collects what these tests compile."""
+    directory = tmp_path_factory.mktemp("state")
+    shutil.copytree(compiled, directory / CACHE_DIR)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def cache(state: Path) -> Path:
+    return state / CACHE_DIR
 
 
 @contextmanager
@@ -87,9 +97,9 @@ def test_kprobes_are_used_when_forced(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"), [((), "bpftune works fully"), (("-L",), "bpftune works in legacy mode")]
 )
-def test_support_tells_the_truth(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_support_tells_the_truth(state: Path, arguments: tuple[str, ...], words: str) -> None:
     done = subprocess.run(
-        [BPFTUNE, "-S", *arguments, "--state-dir", tmp_path / "state"],
+        [BPFTUNE, "-S", *arguments, "--state-dir", state],
         capture_output=True,
         text=True,
         check=False,

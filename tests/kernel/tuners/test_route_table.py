@@ -47,10 +47,13 @@ def declaration() -> Declaration:
     return load_declaration(FOLDER)
 
 
-def test_support_says_why_it_is_inactive(declaration: Declaration, tmp_path: Path) -> None:
+def test_support_says_why_it_is_inactive(declaration: Declaration, daemon_directory: Path) -> None:
     reason = unenforced(declaration)
     done = subprocess.run(
-        [BPFTUNE, "-S", "--state-dir", tmp_path / "state"], capture_output=True, text=True, check=False
+        [BPFTUNE, "-S", "--state-dir", daemon_directory / "state"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
