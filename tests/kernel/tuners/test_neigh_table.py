@@ -80,7 +80,9 @@ def test_an_emptied_table_shrinks_to_the_original_and_no_further(
         return now == originals
 
     wait_for(at_originals, 30, "the thresholds at their originals")
-    assert all(later[2] <= earlier[2] for earlier, later in pairwise(seen))
+    # The last growth may come after the flush.
+    falling = seen[seen.index(max(seen, key=lambda thresholds: thresholds[2])) :]
+    assert all(later[2] <= earlier[2] for earlier, later in pairwise(falling))
     assert all(value >= original for row in seen for value, original in zip(row, originals, strict=True))
 
 
@@ -90,8 +92,9 @@ first, count, pace_us = ipaddress.ip_address(sys.argv[1]), int(sys.argv[2]), int
 family = socket.AF_INET6 if first.version == 6 else socket.AF_INET
 start_ns = time.perf_counter_ns()
 for number in range(count):
-    while time.perf_counter_ns() < start_ns + number * pace_us * 1000:
-        pass
+    while (left_us := (start_ns - time.perf_counter_ns()) / 1000 + number * pace_us) > 0:
+        if left_us > 100:
+            time.sleep(left_us / 1e6)
     # A socket of its own each: what waits for an unknown neighbour fills the send buffer.
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (str(first + number), 9))
