@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tests.vm.machine import Job
 
-KERNEL_LIMIT_S = 1500
+KERNEL_LIMIT_S = 2400
 OTHER_LIMIT_S = 900
 TIME_SCALE = "10"
 TEST_LIMIT_S = "600"
@@ -25,14 +25,16 @@ SAME_ON_EVERY_KERNEL = (
     "test_building_blocks.py",
     "test_command_line.py",
     "test_control.py",
+    "test_crashes.py",
     "test_damage.py",
     "test_folders.py",
     "test_idle.py",
     "test_kill_rounds.py",
+    "test_lifecycle.py",
     "supervisor/test_rivals.py",
 )
 """Of tests/kernel, left out here unless asked for: what they test is user space, or times that an emulated
-processor does not have; `make test` runs them."""
+processor does not have; `make test` runs them, and tests/vm/service starts, kills and stops the service."""
 
 PACKAGE = "package"
 """The job that wants two Debian packages in the shared folder, the second newer than the first"""
