@@ -15,14 +15,13 @@ import msgspec
 
 from bpftune import __version__
 from bpftune.ipc.command_line import CommandLine
-from bpftune.ipc.control import RUN_DIR
+from bpftune.ipc.control import HIGHEST_CHANGE, HIGHEST_HISTORY, RUN_DIR
 from bpftune.ipc.errors import UnknownName
 
 DEFAULT_TIMEOUT_S = 10.0
 LONGEST_TIMEOUT_S = 3600.0
 HISTORY_LIMIT = 100
 EVENTS_LIMIT = 10
-HIGHEST_LIMIT = 100_000
 
 
 class Verb(StrEnum):
@@ -190,13 +189,17 @@ def _seconds(text: str) -> float:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= HIGHEST_LIMIT):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {HIGHEST_LIMIT}")
-    return int(text)
+    if not 0 < (limit := _number(text)) <= HIGHEST_HISTORY:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {HIGHEST_HISTORY}")
+    return limit
 
 
 def _change(text: str) -> int:
-    digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 63):
+    if not (change := _number(text.removeprefix("#"))):
         raise argparse.ArgumentTypeError(f"'{text}' is not a change number; 'history' lists them")
-    return int(digits)
+    return change
+
+
+def _number(text: str) -> int:
+    """0 where it is none, or one that the ledger cannot count to."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < len(str(HIGHEST_CHANGE)) else 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +28,10 @@ EVENTS_SOCKET = "events.sock"
 RUN_DIR = Path("/run/bpftune")
 STATE_DIR = Path("/var/lib/bpftune")
 MAX_REQUEST_BYTES = 64 << 10
+HIGHEST_CHANGE = 2**63 - 1
+"""SQLite counts no further."""
+HIGHEST_HISTORY = 5000
+"""Changes in one reply: some 2 MB."""
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
@@ -42,11 +47,11 @@ class SummaryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
-    limit: int = 100
+    limit: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_HISTORY)] = 100
 
 
 class ExplainRequest(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
-    change: int
+    change: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_CHANGE)]
 
 
 class RestartRequest(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpftune.ipc.control import Change, RestoredTunable
+from bpftune.ipc.control import HIGHEST_CHANGE, Change, RestoredTunable
 from bpftune.ipc.errors import BpftuneError, NetnsGone, UnknownName, UsageError
 from bpftune.ipc.messages import Netns, Value
 from bpftune.supervisor.known_values import KnownValues
@@ -73,7 +73,7 @@ class Rollback:
             return None
 
     def _plan(self, target: str, tuners: Callable[[], list[str]]) -> list[_Step]:
-        if target.isdigit():
+        if target.isascii() and target.isdigit() and len(target) < len(str(HIGHEST_CHANGE)):
             return [self._step_of_change(self._ledger.change(int(target)))]
         cells = [cell for cell in self._ledger.cells() if target in (ALL, cell.tuner)]
         names = tuners()

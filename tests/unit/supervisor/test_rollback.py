@@ -95,6 +95,14 @@ def test_unknown_targets(rig: DecisionRig) -> None:
         roll_back(rig, "5")
 
 
+@pytest.mark.parametrize(
+    "number", ["99999999999999999999", "9" * 5000, "\N{SUPERSCRIPT TWO}", "\N{THAI DIGIT ONE}"]
+)
+def test_a_number_that_no_change_can_have(rig: DecisionRig, number: str) -> None:
+    with pytest.raises(UnknownName):
+        roll_back(rig, number)
+
+
 def test_a_change_of_another_boot(rig: DecisionRig, tmp_path: Path) -> None:
     change = rig.grow(7_000_000).change_id
     rig.path("kernel.random.boot_id").write_text("another\n")
