@@ -293,7 +293,9 @@ class Supervisor:
             rollback=self._rollback if options.rollback else None,
             logger=self._logger,
         )
-        self._control = ControlServer(loop=self._loop, context=self._context, run_dir=options.run_dir)
+        self._control = ControlServer(
+            loop=self._loop, context=self._context, run_dir=options.run_dir, error=self._logger.error
+        )
         self._cleanup.callback(self._control.close)
 
     def _equip(self) -> Equipment:

@@ -26,7 +26,8 @@ from bpftune.supervisor.loop import Loop
 SOCKETS_FOLDER = "workers"
 
 _QUEUED_MESSAGES = 16
-"""What a worker may have under way: with MAX_MESSAGE_BYTES this bounds what it can make us hold."""
+"""What a worker may have under way. libzmq counts messages and looks at the size of each part: what one
+of many parts can make us hold, only MemoryMax of the service bounds."""
 
 _MONITOR_EVENT = struct.Struct("=HI")  # zmq_socket_monitor(3)
 
