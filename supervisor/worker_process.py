@@ -84,7 +84,6 @@ class WorkerProcess:
             self._socket = WorkerSocket(
                 path, loop=self._loop, context=context, account=self._forkserver.account
             )
-            self._socket.listen(self)
             self._forkserver.spawn(
                 declaration, folder, self._socket.endpoint, stdout=stdout, stderr=stderr, listener=self
             )
@@ -149,6 +148,8 @@ class WorkerProcess:
     def started(self, pid: int, pidfd: int) -> None:
         self.pid, self._pidfd = pid, pidfd
         self.started_ns = time.monotonic_ns()
+        if self._socket is not None:
+            self._socket.listen(self, pid)
         if self._verdict:
             self._kill()
         elif not self._connected:
