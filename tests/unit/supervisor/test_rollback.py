@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpftune.ipc.control import RestoredTunable
 from bpftune.ipc.errors import UnknownName, UsageError
-from bpftune.supervisor.tunables import write_text
+from bpftune.supervisor.tunables import parse_integers, write_text
 from tests.unit.supervisor.decision_rig import BACKLOG, RMEM, RMEM_TEXT, DecisionRig
 
 
@@ -137,6 +140,44 @@ def test_killed_between_write_and_record(rig: DecisionRig) -> None:
     write_text(cell.tunable, cell.text, dry_run=False, proc_root=rig.proc)
     assert outcomes(roll_back(rig)) == {RMEM: "restored"}
     assert roll_back(rig) == []
+
+
+class FailsOnce:
+    """A connection to SQLite of which one commit fails, as on a full disk."""
+
+    def __init__(self, connection: Any, *, at: int) -> None:
+        self._connection = connection
+        self._at = at
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement == "COMMIT":
+            self.commits += 1
+            if self.commits == self._at:
+                raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *parameters)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("commit", range(1, 9))
+def test_whichever_write_to_the_ledger_fails(
+    rig: DecisionRig, tmp_path: Path, commit: int, *, restarted: bool
+) -> None:
+    rig.ledger._connection = FailsOnce(rig.ledger._connection, at=commit)  # type: ignore[assignment]
+    for _ in range(3):
+        rig.grow(parse_integers(rig.read())[2] + 100_000)
+    assert rig.read() != " ".join(RMEM_TEXT.split())
+    with contextlib.ExitStack() as later:
+        if restarted:
+            rig = DecisionRig(tmp_path)
+            later.callback(rig.close)
+            rig.ledger.recover(rig.rollback.read_cell)
+        roll_back(rig)
+        assert rig.path(RMEM).read_text() == RMEM_TEXT.rstrip("\n")
+        assert roll_back(rig) == []
 
 
 def test_a_lost_ledger_is_admitted(rig: DecisionRig, tmp_path: Path) -> None:
