@@ -161,7 +161,7 @@ class Decisions:
             if now != proposal.expected:
                 self._ledger.finish(change, "undone", seen=intent.before.value, why="stale")
                 return self._stale(declaration, tunable, proposal, now)
-            write_tunable(tunable, proposal.new, dry_run=False, proc_root=self._proc_root)
+            write_tunable(tunable, proposal.new, proc_root=self._proc_root)
             why = ""
         except TunableError as error:
             why = str(error)

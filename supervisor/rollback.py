@@ -118,7 +118,7 @@ class Rollback:
             return current, f"left: changed by {cell.released or 'someone else'} since"
         if dry_run:
             return current, "would restore"
-        write_text(cell.tunable, step.text, dry_run=False, proc_root=self._proc_root)
+        write_text(cell.tunable, step.text, proc_root=self._proc_root)
         after = self._read(cell)
         self._known.wrote(cell.cookie, cell.tunable, after)
         if after != step.value:

@@ -185,7 +185,7 @@ class SysctlJudge:
         """Put back what our write went over, by the same write: the kernel refuses it if it did then."""
         try:
             with self._registry.enter(case.cookie):
-                write_text(case.tunable.name, write.new or "", dry_run=False, proc_root=self._proc_root)
+                write_text(case.tunable.name, write.new or "", proc_root=self._proc_root)
         except BpftuneError:
             return
         now = self._read(case)

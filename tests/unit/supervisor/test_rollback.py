@@ -137,7 +137,7 @@ def test_a_tunable_that_is_gone_does_not_stop_the_rest(rig: DecisionRig) -> None
 def test_killed_between_write_and_record(rig: DecisionRig) -> None:
     rig.grow(7_000_000)
     cell = rig.ledger.cells()[0]
-    write_text(cell.tunable, cell.text, dry_run=False, proc_root=rig.proc)
+    write_text(cell.tunable, cell.text, proc_root=rig.proc)
     assert outcomes(roll_back(rig)) == {RMEM: "restored"}
     assert roll_back(rig) == []
 
