@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from bpftune.ipc.control import HIGHEST_CHANGE, Change, RestoredTunable
@@ -58,7 +59,8 @@ class Rollback:
         """Put back everything ("all"), what one tuner changed, or what one change (a number) and those
         after it did to its tunable. Nothing that cannot be put back stops the rest.
 
-        `tuners` gives the known names. Raises UnknownName, or UsageError for a change of another boot.
+        `tuners` gives the known names. Raises UnknownName, or UsageError for a change that is over, or that
+        somebody else's write followed.
         """
         steps = sorted(self._plan(target, tuners), key=lambda step: (step.cell.cookie, step.cell.tunable))
         return [self._restore(step, dry_run=dry_run) for step in steps]
@@ -86,6 +88,15 @@ class Rollback:
         cell = self._ledger.cell(change.netns.cookie, change.tunable)
         if not self._ledger.of_this_boot(change) or cell is None:
             raise UsageError(f"cannot roll back change {change.id}: its boot or its namespace is over")
+        if change.outcome != "applied":
+            raise UsageError(f"cannot roll back change {change.id}: it is not in force, but {change.outcome}")
+        later = [one for one in self._ledger.followed_by(change) if one.outcome == "applied"]
+        for one, following in pairwise([change, *later]):
+            if following.old != one.new:
+                raise UsageError(
+                    f"cannot roll back change {change.id}: somebody else wrote {change.tunable} between"
+                    f" changes {one.id} and {following.id}"
+                )
         text = cell.text if change.old == cell.original else format_value(cell.declared, change.old)
         return _Step(cell=cell, value=change.old, text=text, since_id=change.id)
 

@@ -85,6 +85,24 @@ def test_one_change_undoes_the_later_ones_of_its_tunable(rig: DecisionRig) -> No
     assert rig.read() == "4096 131072 6291456"
 
 
+def test_a_change_before_somebody_else_s_write_is_history(rig: DecisionRig) -> None:
+    first = rig.grow(7_000_000)
+    rig.path(RMEM).write_text("4096\t131072\t7100000\n")
+    second = rig.grow(7_500_000)
+    with pytest.raises(UsageError, match="somebody else wrote .* between changes 1 and 2"):
+        roll_back(rig, str(first.change_id))
+    assert rig.read() == "4096 131072 7500000"
+    assert outcomes(roll_back(rig, str(second.change_id))) == {RMEM: "restored"}
+    assert rig.read() == "4096 131072 7100000"
+
+
+def test_a_change_that_was_undone_cannot_be_undone_again(rig: DecisionRig) -> None:
+    change = rig.grow(7_000_000)
+    roll_back(rig)
+    with pytest.raises(UsageError, match="not in force, but rolled back"):
+        roll_back(rig, str(change.change_id))
+
+
 def test_one_tuner(rig: DecisionRig) -> None:
     rig.grow(7_000_000)
     assert roll_back(rig, "other") == []
