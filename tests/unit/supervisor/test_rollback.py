@@ -89,7 +89,7 @@ def test_a_change_before_somebody_else_s_write_is_history(rig: DecisionRig) -> N
     first = rig.grow(7_000_000)
     rig.path(RMEM).write_text("4096\t131072\t7100000\n")
     second = rig.grow(7_500_000)
-    with pytest.raises(UsageError, match="somebody else wrote .* between changes 1 and 2"):
+    with pytest.raises(UsageError, match=r"somebody else wrote .* between changes 1 and 2"):
         roll_back(rig, str(first.change_id))
     assert rig.read() == "4096 131072 7500000"
     assert outcomes(roll_back(rig, str(second.change_id))) == {RMEM: "restored"}
