@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from bpftune import __version__
-from bpftune.ipc.command_line import CommandLine
+from bpftune.ipc.command_line import CommandLine, utf8
 from bpftune.ipc.control import HIGHEST_CHANGE, HIGHEST_HISTORY, RUN_DIR
 from bpftune.ipc.errors import UnknownName
 
@@ -141,14 +141,17 @@ def _add_verb_arguments(parser: CommandLine, verb: Verb) -> None:
                 "--netns", dest="by_netns", action="store_true", help="one line per network namespace"
             )
         case Verb.RESTART:
-            parser.add_argument("tuner", metavar="TUNER")
+            parser.add_argument("tuner", metavar="TUNER", type=utf8)
         case Verb.ENABLE | Verb.DISABLE:
-            parser.add_argument("tuner", metavar="TUNER")
+            parser.add_argument("tuner", metavar="TUNER", type=utf8)
             parser.add_argument(
-                "--netns", metavar="N", help="name, cookie or inode number of one network namespace"
+                "--netns",
+                metavar="N",
+                type=utf8,
+                help="name, cookie or inode number of one network namespace",
             )
         case Verb.ROLLBACK:
-            parser.add_argument("target", metavar="CHANGE|TUNER|all", nargs="?", default="all")
+            parser.add_argument("target", metavar="CHANGE|TUNER|all", nargs="?", default="all", type=utf8)
             parser.add_argument("--dry-run", action="store_true", help="say what would be restored")
         case Verb.EXPLAIN:
             parser.add_argument("change", metavar="CHANGE", type=_change, help="number from history")

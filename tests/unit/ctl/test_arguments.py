@@ -68,6 +68,9 @@ def test_verbs_take_their_arguments(argv: list[str], expected: Arguments) -> Non
         (["status", "--run-dir", ""], "a directory is needed"),
         (["status", "--dry-run"], "unrecognized arguments: --dry-run"),
         (["restart"], "TUNER"),
+        (["restart", "\udcff"], r"'\xff' is not UTF-8"),
+        (["enable", "t", "--netns", "n\udcff"], r"'n\xff' is not UTF-8"),
+        (["rollback", "\udcff"], r"'\xff' is not UTF-8"),
         (["status", "extra"], "unrecognized arguments: extra"),
     ],
 )
