@@ -26,6 +26,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bpftune.ipc.printable import show_path
+
 
 class BpftuneError(Exception):
     """Base of the tree. `exit_code` is what a command ends with when nobody handles it."""
@@ -76,7 +78,7 @@ class NotSupported(BpftuneError):
 class DeclarationError(BpftuneError):
     def __init__(self, folder: Path, cause: str) -> None:
         self.folder = folder
-        super().__init__(f"cannot accept tuner folder {folder}: {cause}")
+        super().__init__(show_path(f"cannot accept tuner folder {folder}: {cause}"))
 
 
 class ProtocolError(BpftuneError):

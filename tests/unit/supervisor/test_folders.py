@@ -121,3 +121,12 @@ def test_a_name_has_one_owner(shipped: Path, added: Path) -> None:
 def test_an_incomplete_folder_is_refused(shipped: Path, added: Path) -> None:
     (make(added, "theirs") / "policy.py").unlink()
     assert "policy.py: No such file" in refusal(shipped, added)
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_words_that_a_message_can_carry(
+    shipped: Path, added: Path
+) -> None:
+    (added / os.fsdecode(b"n\xff")).mkdir()
+    text = refusal(shipped, added)
+    assert rf"{added}/n\xff" in text
+    assert text.encode()
