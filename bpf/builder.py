@@ -27,8 +27,9 @@ Built = Object | CompileError
 CompileUnits = Callable[[Sequence[Unit]], list[Built]]
 """One result per unit, in order."""
 
-_TIMEOUT_S = 300
-"""BCC takes 0.1 s per unit on hardware, some 6 s on an emulated machine."""
+_TIMEOUT_S = 100
+"""BCC takes 0.1 s per unit on hardware, some 6 s on an emulated machine, and there are nine. The loop stands
+still meanwhile, so it must be less than WatchdogSec in systemd/bpftune.service."""
 
 
 class Builder:

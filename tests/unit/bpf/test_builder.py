@@ -65,3 +65,10 @@ def test_an_interpreter_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch)
 
     assert isinstance(result, CompileError)
     assert "did not start" in str(result)
+
+
+def test_a_compiler_that_hangs_is_no_reason_to_kill_the_service() -> None:
+    unit_file = Path(__file__).resolve().parents[3] / "systemd/bpftune.service"
+    settings = dict(line.split("=", 1) for line in unit_file.read_text().splitlines() if "=" in line)
+
+    assert builder._TIMEOUT_S < int(settings["WatchdogSec"]) < int(settings["TimeoutStartSec"])
