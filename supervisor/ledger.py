@@ -158,6 +158,12 @@ class Ledger:
         """Cookies of the namespaces where the tuner changed something during this boot."""
         return {cell.cookie for cell in self._cells.values() if cell.tunable in declaration.tunables_by_name}
 
+    def namespaces(self) -> dict[int, int]:
+        """Cookie -> inode number of every namespace that anything is kept of."""
+        kept = {override.netns.cookie: override.netns.inum for _, _, override in self.overrides()}
+        kept |= {cell.cookie: cell.inum for cell in self._cells.values()}
+        return {cookie: inum for cookie, inum in kept.items() if cookie > GLOBAL}
+
     def cell(self, cookie: int, tunable: str) -> Cell | None:
         return self._cells.get((cookie, tunable))
 

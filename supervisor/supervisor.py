@@ -320,6 +320,9 @@ class Supervisor:
         if self._ledger.set_aside is not None:
             self._logger.error(self._ledger.set_aside)
         self._registry.discover()
+        # Those that ended meanwhile are known by now only to the ledger, which is to forget them.
+        for cookie, inum in self._ledger.namespaces().items():
+            self._registry.learn(cookie, inum)
         self._namespaces.sweep()
         for change in self._ledger.recover(self._rollback.read_cell):
             self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")

@@ -198,6 +198,16 @@ def test_a_forgotten_namespace_keeps_its_history(reopen: OPEN) -> None:
     assert [change.outcome for change in ledger.changes(9)] == ["undone", "applied"]
 
 
+def test_the_namespaces_that_something_is_kept_of(reopen: OPEN) -> None:
+    ledger = reopen()
+    assert ledger.namespaces() == {}
+    applied(ledger, (1, 2, 3), (1, 2, 4))
+    everywhere = Netns(cookie=-1, name="everywhere")
+    for netns in (Netns(cookie=78, inum=5), everywhere, Netns(cookie=GLOBAL)):
+        ledger.save_override("tcp_buffer", netns.cookie, Override(netns=netns, by="pid 5"))
+    assert reopen().namespaces() == {77: NETNS.inum, 78: 5}
+
+
 def test_old_boots_and_rows_are_dropped(reopen: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "KEPT_BOOTS", 2)
     monkeypatch.setattr(ledger_module, "KEPT_CHANGES", 3)
