@@ -203,10 +203,11 @@ class Worker:
 
     def forget(self, netns_cookie: int, *, state: bool) -> None:
         """The tuner was turned off in a namespace; with `state`, the namespace is gone."""
+        known = self._memory.knows(netns_cookie)
         self._memory.forget(netns_cookie, state=state)
         self._mailbox.forget(netns_cookie)
         self._lost += self._quarantine.forget(netns_cookie)
-        if self._ready:
+        if self._ready and known:  # else it would wake up for nothing
             self._life.send(Forget(netns_cookie=netns_cookie, state=state))
 
     def summarize(self, done: TakeTables) -> None:

@@ -9,8 +9,10 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from bpftune.ipc.control import TunerState
-from bpftune.ipc.messages import Table
+from bpftune.ipc.messages import Forget, Table
 from bpftune.supervisor.worker import NOTES_PER_S, Worker
 from tests.process.rig import ANSWER_WITHIN_S, GROW, Rig
 from tests.waiting import SCALE
@@ -307,6 +309,19 @@ def test_a_forgotten_namespace_starts_over(rig: Rig) -> None:
     _answer(rig, worker)
     proposal = rig.desk.answers[-1].proposals[0]
     assert (proposal.expected, proposal.evidence["events"]) == ((100,), 1)
+
+
+def test_only_who_knows_a_namespace_is_told_to_forget_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = rig.active("echo")
+    _answer(rig, worker)
+    sent: list[object] = []
+    monkeypatch.setattr(worker._life, "send", lambda message, **_: sent.append(message))
+    worker.forget(2, state=True)
+    assert sent == []
+    worker.forget(1, state=False)
+    worker.forget(1, state=True)
+    worker.forget(1, state=True)
+    assert sent == [Forget(netns_cookie=1, state=False), Forget(netns_cookie=1, state=True)]
 
 
 def test_changed_values_reach_the_worker_with_the_next_event(rig: Rig) -> None:
