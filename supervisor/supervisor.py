@@ -333,7 +333,7 @@ class Supervisor:
             self._tell_service_manager()
 
     def _tell_service_manager(self) -> None:
-        self._notifier.status(status_line(self._parts))
+        self._notifier.status(lambda: status_line(self._parts))
 
     def _not_entered(self, text: str) -> None:
         self._logger.debug(text)

@@ -75,6 +75,7 @@ class TunerHost:
                 entry.write_latency_us.append((written_ns - scenario_time_ns) // 1000)
             self._report(tuner, outcome)
             outcomes.append(outcome)
+        self._state_changed()
         return outcomes
 
     def summarize(self, tuner: str, seq: int) -> Summarize:

@@ -85,6 +85,7 @@ class Stage:
         self.roster = Tuners({"painter": self.tuner})
         self.found = {b"12345678": b"abcdefgh"}
         self.remarks: list[str] = []
+        self.status_told: list[int] = []
         logger = Logger(self.lines, loop=Loop(), now_ns=lambda: 0)
         self.host = TunerHost(
             bpf=cast("Any", self),
@@ -95,7 +96,7 @@ class Stage:
             announcer=Announcer(logger),
             logger=logger,
             namespace_missing=lambda: None,
-            state_changed=lambda: None,
+            state_changed=lambda: self.status_told.append(self.tuner.changes),
             all_failed=lambda: self.lines.texts.append("all failed"),
             dry_run=dry_run,
         )
@@ -136,6 +137,7 @@ def test_what_a_probe_did_is_announced_and_counted_like_a_change(stage: Stage) -
     ], "the second time both lines are folded"
     assert stage.tuner.occurrences == Counter({("pale", BY_PROBE, BLUE): 5})
     assert (stage.tuner.changes, stage.tuner.last_change) == (5, "Painted in netns 'blue'")
+    assert stage.status_told == [3, 5]
 
 
 def test_what_a_probe_would_have_done_is_no_change() -> None:
