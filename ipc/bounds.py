@@ -41,7 +41,7 @@ def parse_bound(text: str) -> Formula:
     return formula
 
 
-def quantities_in(text: str) -> set[str]:
+def quantities_in(text: str) -> frozenset[str]:
     """The quantities that a formula names."""
     return QUANTITIES.intersection(_tokens(text))
 
