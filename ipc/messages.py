@@ -191,7 +191,6 @@ ToWorker = Start | Deliver | UseStrategy | Evaluate | Outcomes | Forget | Summar
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: int
-    pid: int
 
 
 class Unusable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
