@@ -78,6 +78,16 @@ def test_an_unknown_verb_is_refused() -> None:
     assert requests.decode(requests.encode(RestartRequest(tuner="x"))) == RestartRequest(tuner="x")
 
 
+def test_text_that_is_no_utf_8_is_refused() -> None:
+    for codec, message in (
+        (requests, RestartRequest(tuner="x")),
+        (to_supervisor, Answer(seq=1, notes=[replace(NOTE, text="x")])),
+    ):
+        data = codec.encode(message)
+        with pytest.raises(ProtocolError, match=r"cannot decode message: .*utf-8"):
+            codec.decode(data.replace(b'"x"', b'"\xff"'))
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_break_a_codec(data: bytes) -> None:
     for codec in (to_worker, to_supervisor, requests):
