@@ -17,7 +17,15 @@ from pathlib import Path
 
 import zmq
 
-from bpftune.ipc.control import CHANGING, CONTROL_SOCKET, MAX_REQUEST_BYTES, Failure, Reply, Request
+from bpftune.ipc.control import (
+    CHANGING,
+    CONTROL_SOCKET,
+    MAX_REQUEST_BYTES,
+    QUEUED_MESSAGES,
+    Failure,
+    Reply,
+    Request,
+)
 from bpftune.ipc.control import replies as reply_codec
 from bpftune.ipc.control import requests as request_codec
 from bpftune.ipc.errors import BpftuneError, NotPermitted, ProtocolError
@@ -30,8 +38,6 @@ CONNECTION_LIMIT_BYTES = 128 * MAX_REQUEST_BYTES
 
 It looks at each part by itself: what a request of many parts can make us hold, only MemoryMax of the
 service bounds."""
-QUEUED_MESSAGES = 8
-"""Per client and direction. Replies that a client does not read are dropped beyond it."""
 INTERNAL_ERROR = "InternalError"
 
 

@@ -14,6 +14,7 @@ import zmq
 from bpftune.ipc.control import (
     CONTROL_SOCKET,
     MAX_REQUEST_BYTES,
+    QUEUED_MESSAGES,
     DoneReply,
     Failure,
     Reply,
@@ -28,7 +29,7 @@ from bpftune.ipc.control import (
     requests,
 )
 from bpftune.ipc.errors import NotPermitted, UnknownName
-from bpftune.supervisor.control_server import QUEUED_MESSAGES, ControlServer
+from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.peers import Peer, parse_peer
 
