@@ -15,11 +15,13 @@ from tests.unit.bpf.made import compiled, unit
 
 CHILD = """\
 #!{python}
-import json, os, signal, sys
+import json, os, signal, sys, time
 units = json.load(sys.stdin)["units"]
 for unit in units:
     if unit["body"] == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if unit["body"] == "hang":
+        time.sleep(60)
     if unit["body"] == "leave":
         sys.exit("out of memory")
     answer = {{"object": {answer}}} if unit["body"] == "good" else {{"error": unit["body"]}}
@@ -57,6 +59,17 @@ def test_a_unit_that_ends_the_compiler_fails_alone(body: str, said: str) -> None
     assert isinstance(culprit, CompileError)
     assert "'b'" in str(culprit)
     assert said in str(culprit)
+
+
+def test_a_compiler_that_hangs_uses_up_the_time_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "_TIMEOUT_S", 2)
+    before, culprit, after = compile_in_child(
+        [unit("a", body="good"), unit("b", body="hang"), unit("c", body="hang")]
+    )
+
+    assert before == compiled()
+    assert "'b': the compiler took over 2 s" in str(culprit)
+    assert "'c': the compiler hung before its turn" in str(after)
 
 
 def test_an_interpreter_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
