@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ Built = Object | CompileError
 CompileUnits = Callable[[Sequence[Unit]], list[Built]]
 """One result per unit, in order."""
 
-_TIMEOUT_S = 300
-"""BCC takes 0.1 s per unit on hardware, some 6 s on an emulated machine."""
+_TIMEOUT_S = 100
+"""BCC takes 0.1 s per unit on hardware, some 6 s on an emulated machine, and there are nine. The loop stands
+still meanwhile, so it must be less than WatchdogSec in systemd/bpftune.service."""
 
 
 class Builder:
@@ -67,11 +69,17 @@ class _ChildRun:
 
 
 def compile_in_child(units: Sequence[Unit]) -> list[Built]:
-    """A unit that takes the compiler down fails alone: the ones behind it get another child."""
+    """A unit that takes the compiler down fails alone: the ones behind it get another child, and what is
+    left of the time for all."""
     results: list[Built] = []
+    end_s = time.monotonic() + _TIMEOUT_S
     while len(results) < len(units):
         waiting = units[len(results) :]
-        run = _run_child(waiting)
+        left_s = end_s - time.monotonic()
+        if left_s <= 0:
+            results += [_failure(unit, "the compiler hung before its turn") for unit in waiting]
+            break
+        run = _run_child(waiting, left_s)
         results += [_result(unit, answer) for unit, answer in zip(waiting, run.answers, strict=False)]
         if len(run.answers) < len(waiting):
             culprit = waiting[len(run.answers)]
@@ -90,7 +98,7 @@ def _failure(unit: Unit, cause: str) -> CompileError:
     return CompileError(f"cannot compile the probes of '{unit.tuner}': {first_line}", log=cause)
 
 
-def _run_child(units: Sequence[Unit]) -> _ChildRun:
+def _run_child(units: Sequence[Unit], timeout_s: float) -> _ChildRun:
     request = json.dumps({"btf": str(VMLINUX), "units": [unit.as_json() for unit in units]})
     try:
         # -P: the working directory never counts as a place to import from.
@@ -102,11 +110,11 @@ def _run_child(units: Sequence[Unit]) -> _ChildRun:
             cwd="/",
             # Ctrl-C is the supervisor's to act on: a compiler that it ends would look broken.
             start_new_session=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        return _ChildRun(answers=_answers(error.stdout or b""), ended=f"took over {_TIMEOUT_S} s")
+        return _ChildRun(answers=_answers(error.stdout or b""), ended=f"took over {timeout_s:.0f} s")
     except OSError as error:
         return _ChildRun(answers=[], ended=f"did not start: {error}")
     return _ChildRun(answers=_answers(done.stdout), ended=_ending(done))

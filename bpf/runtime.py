@@ -55,6 +55,7 @@ class Bpf:
         self._legacy = legacy
         self._cgroup = cgroup
         self._settings = Settings(shift=shift, dry_run=dry_run)
+        self._log = log
         self._maps = Maps()
         self._shared: SharedState | None = None
         self._ring: Ring | None = None
@@ -178,7 +179,7 @@ class Bpf:
         name = source.declaration.name
         if name in self._tuners:
             raise BpfError(f"cannot load the probes of '{name}': they are loaded")
-        self._tuners[name] = TunerBpf(
+        tuner = TunerBpf(
             source.declaration,
             built,
             shared=self._maps,
@@ -187,11 +188,16 @@ class Bpf:
             legacy=self._legacy,
         )
         self._open_shared()
-        self._state.add_counters(source.declaration)
+        try:
+            self._state.add_counters(source.declaration)
+        except BpfError:
+            tuner.close()
+            raise
+        self._tuners[name] = tuner
 
     def _open_shared(self) -> None:
         if self._shared is None:
-            self._shared = SharedState(self._maps)
+            self._shared = SharedState(self._maps, self._log)
             self._shared.write_settings(self._settings)
             self._ring = Ring(self._maps["shared_events"])
 

@@ -5,13 +5,16 @@ structs in C.
 
 from __future__ import annotations
 
+import errno
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bpftune.bpf import libbpf
 from bpftune.bpf.maps import Maps
 from bpftune.ipc.control import ScenarioCounters
 from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.errors import BpfError
 
 _SETTINGS = struct.Struct("=III4x")
 _PLACE = struct.Struct("=QII")
@@ -30,8 +33,10 @@ class Settings:
 class SharedState:
     """Knows the layout of the shared maps' values; `maps` has them once a tuner was loaded."""
 
-    def __init__(self, maps: Maps) -> None:
+    def __init__(self, maps: Maps, warn: Callable[[str], None]) -> None:
         self._maps = maps
+        self._warn = warn
+        self._full: set[str] = set()
         self._cpus = libbpf.possible_cpus()
 
     def write_settings(self, settings: Settings) -> None:
@@ -39,17 +44,36 @@ class SharedState:
         libbpf.update(self._maps["shared_settings"], _ZERO, value)
 
     def write_mark(self, map_name: str, tuner_id: int, netns_cookie: int, *, present: bool) -> None:
-        """Whether a tuner is named for a namespace in shared_off or shared_changed."""
+        """Whether a tuner is named for a namespace in shared_off or shared_changed.
+
+        Where there is no room it is not: what the filter lets through, the router drops.
+        """
         key = _PLACE.pack(netns_cookie, tuner_id, 0)
-        if present:
-            libbpf.update(self._maps[map_name], key, b"\1")
-        else:
+        if not present:
             libbpf.delete(self._maps[map_name], key)
+            return
+        try:
+            libbpf.update(self._maps[map_name], key, b"\1")
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            self._warn_full(map_name)
+
+    def _warn_full(self, map_name: str) -> None:
+        if map_name not in self._full:
+            self._full.add(map_name)
+            self._warn(f"BPF map {map_name} is full: some events that nobody wants come from the kernel")
 
     def add_counters(self, declaration: Declaration) -> None:
-        """Probes count only where a counter exists, so that they never allocate."""
-        for slot in _slots(declaration).values():
-            libbpf.update(self._maps["shared_counters"], slot, bytes(_COUNTERS.size * self._cpus))
+        """Probes count only where a counter exists, so that they never allocate. Raises BpfError."""
+        try:
+            for slot in _slots(declaration).values():
+                libbpf.update(self._maps["shared_counters"], slot, bytes(_COUNTERS.size * self._cpus))
+        except OSError as error:
+            self.remove_counters(declaration)
+            cause = "there are too many scenarios" if error.errno == errno.E2BIG else error.strerror
+            text = f"cannot count the events of '{declaration.name}': {cause}"
+            raise BpfError(text, errno=error.errno or 0) from error
 
     def remove_counters(self, declaration: Declaration) -> None:
         for slot in _slots(declaration).values():

@@ -14,15 +14,14 @@ from typing import Any, NoReturn
 import msgspec
 
 from bpftune import __version__
-from bpftune.ipc.command_line import CommandLine
-from bpftune.ipc.control import RUN_DIR
+from bpftune.ipc.command_line import CommandLine, utf8
+from bpftune.ipc.control import HIGHEST_CHANGE, HIGHEST_HISTORY, RUN_DIR
 from bpftune.ipc.errors import UnknownName
 
 DEFAULT_TIMEOUT_S = 10.0
 LONGEST_TIMEOUT_S = 3600.0
 HISTORY_LIMIT = 100
 EVENTS_LIMIT = 10
-HIGHEST_LIMIT = 100_000
 
 
 class Verb(StrEnum):
@@ -142,14 +141,17 @@ def _add_verb_arguments(parser: CommandLine, verb: Verb) -> None:
                 "--netns", dest="by_netns", action="store_true", help="one line per network namespace"
             )
         case Verb.RESTART:
-            parser.add_argument("tuner", metavar="TUNER")
+            parser.add_argument("tuner", metavar="TUNER", type=utf8)
         case Verb.ENABLE | Verb.DISABLE:
-            parser.add_argument("tuner", metavar="TUNER")
+            parser.add_argument("tuner", metavar="TUNER", type=utf8)
             parser.add_argument(
-                "--netns", metavar="N", help="name, cookie or inode number of one network namespace"
+                "--netns",
+                metavar="N",
+                type=utf8,
+                help="name, cookie or inode number of one network namespace",
             )
         case Verb.ROLLBACK:
-            parser.add_argument("target", metavar="CHANGE|TUNER|all", nargs="?", default="all")
+            parser.add_argument("target", metavar="CHANGE|TUNER|all", nargs="?", default="all", type=utf8)
             parser.add_argument("--dry-run", action="store_true", help="say what would be restored")
         case Verb.EXPLAIN:
             parser.add_argument("change", metavar="CHANGE", type=_change, help="number from history")
@@ -190,13 +192,17 @@ def _seconds(text: str) -> float:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= HIGHEST_LIMIT):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {HIGHEST_LIMIT}")
-    return int(text)
+    if not 0 < (limit := _number(text)) <= HIGHEST_HISTORY:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {HIGHEST_HISTORY}")
+    return limit
 
 
 def _change(text: str) -> int:
-    digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 63):
+    if not (change := _number(text.removeprefix("#"))):
         raise argparse.ArgumentTypeError(f"'{text}' is not a change number; 'history' lists them")
-    return int(digits)
+    return change
+
+
+def _number(text: str) -> int:
+    """0 where it is none, or one that the ledger cannot count to."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < len(str(HIGHEST_CHANGE)) else 0

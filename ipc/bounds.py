@@ -41,6 +41,11 @@ def parse_bound(text: str) -> Formula:
     return formula
 
 
+def quantities_in(text: str) -> frozenset[str]:
+    """The quantities that a formula names."""
+    return QUANTITIES.intersection(_tokens(text))
+
+
 def _tokens(text: str) -> list[str]:
     tokens = []
     position = 0

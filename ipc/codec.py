@@ -38,7 +38,7 @@ class Codec(Generic[T]):
             )
         try:
             return self._decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"cannot decode message: {error}") from error
 
 

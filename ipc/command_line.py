@@ -10,6 +10,7 @@ import argparse
 from typing import NoReturn
 
 from bpftune.ipc.errors import UsageError
+from bpftune.ipc.printable import show_path
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -21,3 +22,12 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def utf8(text: str) -> str:
+    """An argument that goes into messages, which carry UTF-8 only."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"'{show_path(text)}' is not UTF-8") from None
+    return text

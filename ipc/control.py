@@ -5,7 +5,7 @@
 tag (`done` for restart, enable, disable), or with a Failure. `events.sock` (PUB) carries one
 LogEvent per message. Both are ipc sockets of mode 0660, root and the service's group; verbs in
 CHANGING need uid 0. The supervisor reads the peer's credentials from the socket (SO_PEERCRED),
-never from the message.
+never from the message. Who asks more than QUEUED_MESSAGES times without fetching replies may lose some.
 
 Replies are what `bpftune-ctl --json` prints: fields are added (with a default, so that client and
 daemon may differ in age), never renamed or removed.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +28,12 @@ EVENTS_SOCKET = "events.sock"
 RUN_DIR = Path("/run/bpftune")
 STATE_DIR = Path("/var/lib/bpftune")
 MAX_REQUEST_BYTES = 64 << 10
+QUEUED_MESSAGES = 8
+"""Per client and direction."""
+HIGHEST_CHANGE = 2**63 - 1
+"""SQLite counts no further."""
+HIGHEST_HISTORY = 5000
+"""Changes in one reply: some 2 MB."""
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
@@ -42,11 +49,11 @@ class SummaryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
-    limit: int = 100
+    limit: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_HISTORY)] = 100
 
 
 class ExplainRequest(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
-    change: int
+    change: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_CHANGE)]
 
 
 class RestartRequest(msgspec.Struct, frozen=True, kw_only=True, tag="restart"):

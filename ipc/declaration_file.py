@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bpftune.ipc.bounds import parse_bound
+from bpftune.ipc.bounds import parse_bound, quantities_in
 from bpftune.ipc.declaration import (
     DECLARATION_FILE,
     Counter,
@@ -27,12 +27,19 @@ from bpftune.ipc.declaration import (
 )
 from bpftune.ipc.errors import DeclarationError
 
+_FIELDS = frozenset({"field0", "field1", "field2"})
+MAX_BYTES = 64 << 10
+"""As a message it must fit a packet to the fork server."""
+
 
 def load_declaration(folder: Path) -> Declaration:
     """Read and check `folder`/tuner.toml. Raises DeclarationError."""
     try:
-        text = (folder / DECLARATION_FILE).read_text()
-        declaration = msgspec.convert(tomllib.loads(text), Declaration)
+        with (folder / DECLARATION_FILE).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+        declaration = msgspec.convert(tomllib.loads(data.decode()), Declaration)
         _check(declaration)
     except (OSError, ValueError, msgspec.ValidationError, re.error, RecursionError) as error:
         raise DeclarationError(folder, _one_line(error)) from error
@@ -72,6 +79,9 @@ def _check_tunable(tunable: Tunable) -> None:
             raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(formulas)} {side}s")
         for formula in formulas:
             parse_bound(formula)
+            for field in sorted(_FIELDS & quantities_in(formula)):
+                if int(field[-1]) >= tunable.width:
+                    raise ValueError(f"{tunable.name} has no {field}, which its {side} names")
     if tunable.fields and len(tunable.fields) != tunable.width:
         raise ValueError(f"{tunable.name} has {tunable.width} fields but {len(tunable.fields)} field names")
     if any(not 0 <= index < tunable.width for index in tunable.moves or []):
@@ -112,11 +122,13 @@ def _check_probe(declaration: Declaration, probe: Probe) -> None:
 
 
 def _check_poll(declaration: Declaration, probe: Probe, poll: Poll) -> None:
-    re.compile(poll.match)
+    if re.compile(poll.match).groups != 1:
+        raise ValueError(f"probe '{probe.name}': the match of its poll needs one group")
     if bool(poll.limit) == bool(poll.rise):
         raise ValueError(f"probe '{probe.name}': its poll needs either a limit or a rise")
-    if poll.limit and poll.limit not in declaration.tunables_by_name:
-        raise ValueError(f"probe '{probe.name}': its poll names unknown tunable '{poll.limit}'")
+    limit = declaration.tunables_by_name.get(poll.limit)
+    if poll.limit and (limit is None or not 0 <= poll.limit_field < limit.width):
+        raise ValueError(f"probe '{probe.name}': its poll names unknown tunable or field '{poll.limit}'")
     fields = {field.name for field in declaration.scenarios_by_id[poll.scenario].fields}
     named = {poll.value_event_field, poll.limit_event_field, poll.interval_event_field} - {""}
     if not named <= fields or not poll.value_event_field:

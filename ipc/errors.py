@@ -26,6 +26,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bpftune.ipc.printable import show_path
+
 
 class BpftuneError(Exception):
     """Base of the tree. `exit_code` is what a command ends with when nobody handles it."""
@@ -52,8 +54,8 @@ class UnknownName(UsageError):
         self.name = name
         import difflib  # noqa: PLC0415 - memory that is needed only when somebody mistypes a name
 
-        self.near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean '{self.near[0]}'?" if self.near else ""
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
         super().__init__(f"no {what} '{name}'{hint}")
 
     @property
@@ -75,8 +77,7 @@ class NotSupported(BpftuneError):
 
 class DeclarationError(BpftuneError):
     def __init__(self, folder: Path, cause: str) -> None:
-        self.folder = folder
-        super().__init__(f"cannot accept tuner folder {folder}: {cause}")
+        super().__init__(show_path(f"cannot accept tuner folder {folder}: {cause}"))
 
 
 class ProtocolError(BpftuneError):
@@ -96,20 +97,17 @@ class CompileError(BpfError):
 
 class HookRefused(BpfError):
     def __init__(self, hook: str, cause: str, *, errno: int = 0, log: str = "") -> None:
-        self.hook = hook
         self.cause = cause
         super().__init__(f"cannot attach {hook}: {cause}", errno=errno, log=log)
 
 
 class NetnsGone(BpftuneError):
     def __init__(self, cookie: int) -> None:
-        self.cookie = cookie
         super().__init__(f"network namespace {cookie} is gone")
 
 
 class TunableError(BpftuneError):
     def __init__(self, verb: str, tunable: str, cause: str, *, errno: int = 0) -> None:
-        self.tunable = tunable
         self.errno = errno
         super().__init__(f"cannot {verb} {tunable}: {cause}")
 
@@ -120,5 +118,4 @@ class TunableMissing(TunableError):
 
 class LedgerError(BpftuneError):
     def __init__(self, path: Path, cause: str) -> None:
-        self.path = path
         super().__init__(f"cannot use ledger {path}: {cause}")

@@ -10,6 +10,7 @@ state that belongs to no single namespace.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +21,13 @@ Value = tuple[int, ...]
 """A tunable's value: one integer per field; a cpumask is one integer of any size."""
 
 Number = int | float
+
+MOST = 64
+"""Of anything that one answer lists. What a worker says is kept, logged and shown to people."""
+Name = Annotated[str, msgspec.Meta(max_length=128)]
+Text = Annotated[str, msgspec.Meta(max_length=400)]
+Fields = Annotated[Value, msgspec.Meta(max_length=8)]
+Evidence = Annotated[dict[Name, Number], msgspec.Meta(max_length=MOST)]
 
 
 class Netns(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +60,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    tunable: str
+    tunable: Name
     netns_cookie: int
-    expected: Value
-    new: Value
-    scenario: str
-    reason: str
-    evidence: dict[str, Number] = {}
+    expected: Fields
+    new: Fields
+    scenario: Name
+    reason: Text
+    evidence: Evidence = {}
     device: int = 0
     """ifindex that the cap depends on (neighbour tables), else 0."""
     device_netns_cookie: int = GLOBAL
@@ -68,10 +76,10 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 class Note(msgspec.Struct, frozen=True, kw_only=True):
     """A decision worth a log line that asks for no change: growth stopped, frozen, at the cap."""
 
-    tunable: str
+    tunable: Name
     netns_cookie: int
-    scenario: str
-    text: str
+    scenario: Name
+    text: Text
     acts: int = 0
     """How often the probe acted by itself, for a tunable with writer "socket": counted like changes,
     and announced with the scenario's sentence."""
@@ -183,7 +191,6 @@ ToWorker = Start | Deliver | UseStrategy | Evaluate | Outcomes | Forget | Summar
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: int
-    pid: int
 
 
 class Unusable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -196,8 +203,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What the policy wants after event `seq`; seq 0: after one of its own timers or an outcome."""
 
     seq: int
-    proposals: list[Proposal] = []
-    notes: list[Note] = []
+    proposals: Annotated[list[Proposal], msgspec.Meta(max_length=MOST)] = []
+    notes: Annotated[list[Note], msgspec.Meta(max_length=MOST)] = []
     saved: list[SavedState] = []
 
 

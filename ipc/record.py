@@ -19,8 +19,6 @@ HEADER = struct.Struct("=QQIHHII")
 """time_ns (CLOCK_MONOTONIC), netns cookie, netns inum, tuner id, scenario index,
 events suppressed by the 25 ms limit since the last record of this (tuner, scenario, netns), padding."""
 
-MAX_RECORD_BYTES = 512
-
 _CODES = {"u8": "B", "s8": "b", "u16": "H", "s16": "h", "u32": "I", "s32": "i", "u64": "Q", "s64": "q"}
 
 

@@ -56,7 +56,7 @@ class Announcer:
             new=format_value(tunable, change.new),
             change_id=change.id,
             message_id=MessageId.CHANGE,
-            fold=f"{tunable.name} {scenario.id}" if observe else "",
+            fold=f"{tunable.name} {scenario.id} {change.netns.name}" if observe else "",
         )
         return line
 
@@ -117,6 +117,8 @@ class Announcer:
         )
 
     def turned_off(self, tuner: str, override: Override, writer: SysctlWriter | None) -> None:
+        # Whoever may make namespaces, and that is anybody, can write their sysctls as often as he likes.
+        fold = override.tunable is not None and not override.netns.initial
         self._logger.log(
             Priority.WARNING,
             _off_line(tuner, override, writer),
@@ -126,6 +128,7 @@ class Announcer:
             old=override.old or "",
             new=override.new or "",
             message_id=MessageId.OVERRIDE,
+            fold="override" if fold else "",
         )
 
     def turned_on(self, tuner: str, netns: Netns) -> None:

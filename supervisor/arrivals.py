@@ -48,9 +48,7 @@ class Arrivals:
     def load(self, allow: Collection[str]) -> None:
         """Load every tuner that is there. Raises UnknownName or UsageError for one of `allow` that is not."""
         scan = self._folders.scan()
-        for name in allow:
-            if name not in scan.accepted:
-                raise _missing(name, scan)
+        require_accepted(allow, scan)
         self._follow(scan)
 
     def rescan(self) -> None:
@@ -76,6 +74,13 @@ class Arrivals:
         for cookie in self._ledger.namespaces_of(tuner.declaration):
             self._bpf.set_changed(cookie, name, changed=True)
         self._reactions.adopt(name)
+
+
+def require_accepted(allow: Collection[str], scan: Scan) -> None:
+    """Raises UnknownName or UsageError for a name of `allow` that no folder has."""
+    for name in allow:
+        if name not in scan.accepted:
+            raise _missing(name, scan)
 
 
 def _missing(name: str, scan: Scan) -> UnknownName | UsageError:

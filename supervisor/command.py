@@ -12,6 +12,7 @@ from bpftune.ipc.control import HookStatus
 from bpftune.ipc.declaration import Declaration
 from bpftune.ipc.errors import BpftuneError, NotSupported
 from bpftune.supervisor.applicability import inactive_reason, unused_hooks
+from bpftune.supervisor.arrivals import require_accepted
 from bpftune.supervisor.background import Background
 from bpftune.supervisor.directories import make_directory
 from bpftune.supervisor.folders import LOCAL_DIR, SHIPPED_DIR, TunerFolders
@@ -75,14 +76,18 @@ def attach_once(options: Options) -> dict[str, list[HookStatus]]:
     scan = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *options.libdirs)).scan()
     for why in scan.refused.values():
         warn(why)
+    require_accepted(options.allow, scan)
     sources = [
-        ProbeSource(declaration=folder.declaration, folder=folder.path) for folder in scan.accepted.values()
+        ProbeSource(declaration=folder.declaration, folder=folder.path)
+        for name, folder in scan.accepted.items()
+        if not options.allow or name in options.allow
     ]
     bpf = Bpf(
         cache_dir=options.state_dir / CACHE_DIR,
         shift=options.shift,
         log=warn,
         legacy=options.legacy,
+        dry_run=True,  # a survey acts on nobody's connections
         cgroup=options.cgroup,
     )
     try:

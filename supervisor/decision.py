@@ -92,7 +92,7 @@ class Decisions:
         wanted = [one for one in declaration.tunables if one.scope is scope and one.writer is Writer.SYSCTL]
         try:
             with self._registry.enter(cookie):
-                views = {one.name: self._tunable_view(one, cookie) for one in wanted}
+                views = {one.name: self._tunable_view(declaration, one, cookie) for one in wanted}
                 netns = self._registry.netns(cookie)
         except BpftuneError:
             return None
@@ -161,7 +161,7 @@ class Decisions:
             if now != proposal.expected:
                 self._ledger.finish(change, "undone", seen=intent.before.value, why="stale")
                 return self._stale(declaration, tunable, proposal, now)
-            write_tunable(tunable, proposal.new, dry_run=False, proc_root=self._proc_root)
+            write_tunable(tunable, proposal.new, proc_root=self._proc_root)
             why = ""
         except TunableError as error:
             why = str(error)
@@ -207,12 +207,12 @@ class Decisions:
             device=Device(netns_cookie=cookie, ifindex=proposal.device),
         )
 
-    def _tunable_view(self, tunable: Tunable, cookie: int) -> TunableView | None:
+    def _tunable_view(self, declaration: Declaration, tunable: Tunable, cookie: int) -> TunableView | None:
         try:
             current = self._read(tunable).value
         except TunableError:
             return None
-        self._known.saw(cookie, tunable.name, current)
+        self._saw(declaration, tunable, cookie, current)
         original = self._ledger.original(cookie, tunable.name, current)
         device = Device(netns_cookie=cookie, ifindex=0)
         bounds = self._quantities.bounds(tunable, original=original, current=current, device=device)
@@ -223,6 +223,14 @@ class Decisions:
             cap=bounds.cap,
             adopted=self._settings.find(tunable.name) is None,
         )
+
+    def _saw(self, declaration: Declaration, tunable: Tunable, cookie: int, current: Value) -> None:
+        """What was not there when we looked last is somebody else's, and not to be taken for known."""
+        known = self._known.get(cookie, tunable.name)
+        if known is None or known.value == current or self._overrides.is_off(declaration.name, cookie):
+            self._known.saw(cookie, tunable.name, current)
+        else:
+            self._stale_seen(declaration.name, tunable, cookie, current)
 
     def _read(self, tunable: Tunable) -> Reading:
         return read_tunable(tunable, proc_root=self._proc_root)

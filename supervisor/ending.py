@@ -56,7 +56,7 @@ class Ending:
         for line in format_summary(summary_text(self._parts), tables):
             self._logger.notice(line)
         if self._rollback is not None:
-            for one in self._rollback.run(ALL, list, dry_run=False):
+            for one in self._rollback.run(ALL, list, dry_run=self._parts.options.dry_run):
                 self._logger.notice(f"rollback: {one.tunable} in '{one.netns.name}': {one.outcome}")
         for tuner in self._parts.roster:
             if tuner.worker is not None:

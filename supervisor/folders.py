@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class TunerFolders:
 
     def scan(self) -> Scan:
         """Read all folders. A name, id or tunable that is taken belongs to who had it first."""
+        if self._inotify is not None:
+            self._add_watches(self._inotify)
         accepted: dict[str, TunerFolder] = {}
         refused: dict[Path, str] = {}
         for directory in (self._shipped, *self._added):
@@ -80,41 +83,33 @@ class TunerFolders:
         return Scan(accepted=accepted, refused=refused)
 
     def watch(self, loop: Loop, changed: Callable[[], None]) -> None:
-        """Call `changed` when the added directories settled after a change."""
-        self._inotify = Inotify()
-        self._add_watches()
-
-        def settled() -> None:
-            self._add_watches()
-            changed()
+        """Call `changed`, which scans, when the added directories settled after a change."""
+        inotify = self._inotify = Inotify()
+        self._add_watches(inotify)
 
         def noticed() -> None:
-            assert self._inotify is not None
-            self._inotify.drain()
+            inotify.drain()
             if self._settling is not None:
                 self._settling.cancel()
-            self._settling = loop.call_later(SETTLE_S, settled)
-            self._add_watches()
+            self._settling = loop.call_later(SETTLE_S, changed)
+            self._add_watches(inotify)
 
-        loop.watch(self._inotify.fileno(), noticed)
+        loop.watch(inotify.fileno(), noticed)
 
     def close(self) -> None:
         if self._inotify is not None:
             self._inotify.close()
 
-    def _add_watches(self) -> None:
-        assert self._inotify is not None
+    def _add_watches(self, inotify: Inotify) -> None:
         for directory in self._added:
-            for path in (directory, *_subfolders(directory)):
-                try:
-                    self._inotify.watch(path, _WATCHED)
-                except OSError:
-                    continue  # gone again, or not a directory: the next scan tells
+            for path in (*_way_to(directory), *_subfolders(directory)):
+                with suppress(OSError):  # gone again, or not a directory: the next scan tells
+                    inotify.watch(path, _WATCHED)
 
 
 def check_trust(directory: Path, folder: Path, owner_uid: int = 0) -> None:
     """Raise DeclarationError unless only `owner_uid` can have written the folder."""
-    for path in (directory, folder, *sorted(folder.rglob("*"))):
+    for path in (directory, folder, *_list(folder, "**/*")):
         try:
             status = path.lstat()
         except OSError as error:
@@ -127,6 +122,22 @@ def check_trust(directory: Path, folder: Path, owner_uid: int = 0) -> None:
             raise DeclarationError(folder, f"{path} is writable by group or others")
 
 
+def _way_to(directory: Path) -> list[Path]:
+    """From the nearest ancestor that exists down to the directory: watched in this order, no step that is
+    made meanwhile goes unnoticed."""
+    way = [directory]
+    while not way[-1].is_dir() and way[-1] != way[-1].parent:
+        way.append(way[-1].parent)
+    return way[::-1]
+
+
+def _list(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError as error:
+        raise DeclarationError(folder, f"{error.filename}: {error.strerror}") from error
+
+
 def _subfolders(directory: Path) -> list[Path]:
     try:
         return sorted(path for path in directory.iterdir() if path.is_dir() and path.name[0] not in "._")
@@ -137,7 +148,7 @@ def _subfolders(directory: Path) -> list[Path]:
 def _read(path: Path) -> TunerFolder:
     declaration = load_declaration(path)
     fingerprint = []
-    modules = sorted(module.name for module in path.glob("*.py"))
+    modules = [module.name for module in _list(path, "*.py")]
     for name in dict.fromkeys((DECLARATION_FILE, PROBE_FILE, POLICY_FILE, *modules)):
         try:
             status = (path / name).stat()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import syslog
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -121,10 +122,13 @@ class _Server:
         self._lost = lost
         self._asked: dict[int, Timer] = {}
         self._listeners: dict[int, ChildListener] = {}
-        self._commands, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._commands.setblocking(False)
-        output, stderr = os.pipe()
-        with theirs:
+        with ExitStack() as opened:
+            self._commands, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in (self._commands, theirs):
+                opened.callback(end.close)
+            output, stderr = os.pipe()
+            for fd in (output, stderr):
+                opened.callback(os.close, fd)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-s", "-m", MODULE, str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
@@ -135,7 +139,10 @@ class _Server:
                 # Ctrl-C and signals to our process group are the supervisor's to act on.
                 start_new_session=True,
             )
+            opened.pop_all()
+        theirs.close()
         os.close(stderr)
+        self._commands.setblocking(False)
         self._output = ChildOutput(loop, output, lambda line: log(f"fork server: {line}", syslog.LOG_WARNING))
         loop.watch(self._commands.fileno(), self._take_report)
 
@@ -148,11 +155,28 @@ class _Server:
         self._asked[request.id] = self._loop.call_later(
             SPAWN_WITHIN_S, lambda: self.fail(f"it made no worker within {SPAWN_WITHIN_S:g} s")
         )
-        try:
-            socket.send_fds(self._commands, [to_fork_server.encode(request)], fds)
-        except OSError:
-            # Its end shows on the socket: from the loop, never from within the caller's call.
+        packet = to_fork_server.encode(request)
+        # Whatever comes of it is said from the loop, never from within the caller's call.
+        if len(packet) > MAX_PACKET_BYTES:
+            self._refuse_soon(request.id, f"its declaration takes {len(packet)} bytes, too many for a packet")
             return
+        try:
+            socket.send_fds(self._commands, [packet], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # its end shows on the socket
+        except OSError as error:
+            self._refuse_soon(request.id, f"cannot ask the fork server for it: {error.strerror}")
+
+    def _refuse_soon(self, request_id: int, why: str) -> None:
+        def refuse() -> None:
+            if request_id in self._asked:  # else all of them heard that the fork server ended
+                self._not_spawned(request_id, why)
+
+        self._loop.call_later(0, refuse)
+
+    def _not_spawned(self, request_id: int, why: str) -> None:
+        self._asked.pop(request_id).cancel()
+        self._listeners.pop(request_id).ended(why)
 
     def fail(self, why: str = "") -> None:
         """Give up on it; without `why`, it ended by itself and its exit code tells."""
@@ -163,6 +187,7 @@ class _Server:
         """Kill it; returns who has to hear of it."""
         for timer in self._asked.values():
             timer.cancel()
+        self._asked.clear()
         self._loop.unwatch(self._commands.fileno())
         self._commands.close()
         self._process.kill()
@@ -187,8 +212,7 @@ class _Server:
                 self._asked.pop(report.id).cancel()
                 self._listeners[report.id].started(report.pid, *fds)
             case NotSpawned():
-                self._asked.pop(report.id).cancel()
-                self._listeners.pop(report.id).ended(report.why)
+                self._not_spawned(report.id, report.why)
             case Exited():
                 self._listeners.pop(report.id).ended(describe_status(report.status))
             case None:

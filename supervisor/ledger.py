@@ -6,7 +6,8 @@ overrides.py; read by the control server. Keyed by boot, because neither a sysct
 survives one. It never answers for what it cannot know: after a damaged file was set aside,
 `unknown` says so for the rest of the boot.
 
-Cells are kept in memory as well, so that a decision costs two commits and no query.
+Cells are kept in memory as well, so that a decision costs two commits and no query. What holds in
+memory counts: a commit that failed is made up for by the cell's next one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from bpftune.supervisor.ledger_rows import (
 
 KEPT_BOOTS = 10
 KEPT_CHANGES = 50_000
+PRUNE_EVERY = 1000
 _MARKS = ", ".join("?" * len(CHANGE_COLUMNS.split(",")))
 
 
@@ -82,10 +84,12 @@ class Ledger:
     def finish(self, change: Change, outcome: str, *, seen: Value, why: str = "") -> Change:
         """Commit how it went; `seen` is what the tunable holds after it. Raises LedgerError."""
         cell = replace(self._cells[change.netns.cookie, change.tunable], last=seen)
+        self._cells[cell.cookie, cell.tunable] = cell
         with self._transaction():
             self._set_outcome(change.id, outcome, why)
             self._store_cell(cell)
-        self._cells[cell.cookie, cell.tunable] = cell
+            if change.id % PRUNE_EVERY == 0:
+                self._prune_changes()
         return msgspec.structs.replace(change, outcome=outcome)
 
     def recover(self, read: Callable[[Cell], Value | None]) -> list[Change]:
@@ -154,6 +158,12 @@ class Ledger:
         """Cookies of the namespaces where the tuner changed something during this boot."""
         return {cell.cookie for cell in self._cells.values() if cell.tunable in declaration.tunables_by_name}
 
+    def namespaces(self) -> dict[int, int]:
+        """Cookie -> inode number of every namespace that anything is kept of."""
+        kept = {override.netns.cookie: override.netns.inum for _, _, override in self.overrides()}
+        kept |= {cell.cookie: cell.inum for cell in self._cells.values()}
+        return {cookie: inum for cookie, inum in kept.items() if cookie > GLOBAL}
+
     def cell(self, cookie: int, tunable: str) -> Cell | None:
         return self._cells.get((cookie, tunable))
 
@@ -171,14 +181,15 @@ class Ledger:
     def rolled_back(self, cell: Cell, value: Value, *, since_id: int = 0) -> None:
         """The tunable was put back to `value`, which undid the changes from number `since_id` on."""
         cell = replace(cell, last=value)
+        self._cells[cell.cookie, cell.tunable] = cell
         with self._transaction():
             self._connection.execute(
                 "UPDATE changes SET outcome = 'rolled back'"
-                " WHERE boot = ? AND cookie = ? AND tunable = ? AND id >= ? AND outcome = 'applied'",
+                " WHERE boot = ? AND cookie = ? AND tunable = ? AND id >= ?"
+                " AND outcome IN ('applied', 'intent')",
                 (self._boot, cell.cookie, cell.tunable, since_id),
             )
             self._store_cell(cell)
-        self._cells[cell.cookie, cell.tunable] = cell
 
     def forget(self, cookie: int) -> None:
         """The namespace is gone, and its tunables and overrides with it. Its history stays."""
@@ -234,14 +245,22 @@ class Ledger:
         )
 
     def _settle(self, change: Change, read: Callable[[Cell], Value | None]) -> Change:
-        cell = self._cells[change.netns.cookie, change.tunable]
-        current = read(cell)
+        """Only the newest change of a cell says what was written last."""
+        later = self.followed_by(change)
+        if later:
+            outcome = "applied" if later[0].old == change.new else "left"
+            return self._close(change, outcome, "its outcome could not be written down")
+        current = read(self._cells[change.netns.cookie, change.tunable])
         if current == change.new:
             return self.finish(change, "applied", seen=change.new, why="found applied after a restart")
         if current is None or current == change.old:
-            return self.finish(change, "undone", seen=change.old, why="never written")
-        why = f"found as {encode_value(current)} after a restart"
-        return self.finish(change, "left", seen=change.old, why=why)
+            return self._close(change, "undone", "never written")
+        return self._close(change, "left", f"found as {encode_value(current)} after a restart")
+
+    def _close(self, change: Change, outcome: str, why: str) -> Change:
+        with self._transaction():
+            self._set_outcome(change.id, outcome, why)
+        return msgspec.structs.replace(change, outcome=outcome)
 
     def _insert(self, change: Change) -> int:
         cursor = self._connection.execute(
@@ -256,9 +275,9 @@ class Ledger:
         )
 
     def _replace_cell(self, cell: Cell) -> None:
+        self._cells[cell.cookie, cell.tunable] = cell
         with self._transaction():
             self._store_cell(cell)
-        self._cells[cell.cookie, cell.tunable] = cell
 
     def _store_cell(self, cell: Cell) -> None:
         self._connection.execute(
@@ -278,10 +297,12 @@ class Ledger:
         with self._transaction():
             for table in ("changes", "cells", "overrides", "boots"):
                 self._connection.execute(f"DELETE FROM {table} WHERE boot <= {oldest}", (KEPT_BOOTS,))
-            self._connection.execute(
-                "DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)",
-                (KEPT_CHANGES,),
-            )
+            self._prune_changes()
+
+    def _prune_changes(self) -> None:
+        self._connection.execute(
+            "DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?", (KEPT_CHANGES,)
+        )
 
     def _warm_up(self) -> None:
         """Do once for nothing what every decision does: the first time takes several times as long, and
@@ -323,7 +344,7 @@ class Ledger:
         rows = self._rows(f"SELECT {CHANGE_COLUMNS} FROM changes {where}", *parameters)
         try:
             return [parse_change(row) for row in rows]
-        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
             raise LedgerError(self._path, f"a row of table 'changes' is damaged: {error}") from error
 
     def _value(self, query: str, *parameters: Any) -> Any:

@@ -23,7 +23,7 @@ import msgspec
 
 from bpftune.ipc.control import Override
 from bpftune.ipc.errors import LedgerError
-from bpftune.supervisor.ledger_rows import CELL_COLUMNS, parse_cell
+from bpftune.supervisor.ledger_rows import CELL_COLUMNS, CHANGE_COLUMNS, parse_cell, parse_change
 
 LEDGER_FILE = "ledger.db"
 _APPLICATION_ID = 0x62706674  # "bpft"
@@ -141,11 +141,19 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def _check_rows(connection: sqlite3.Connection) -> None:
     """Rows that a start relies on; a damaged row of history fails when it is asked for."""
+    open_intents = "FROM changes WHERE outcome = 'intent'"
     try:
         for row in connection.execute(f"SELECT {CELL_COLUMNS} FROM cells"):
             parse_cell(row)
         for (record,) in connection.execute("SELECT record FROM overrides"):
             msgspec.json.decode(record, type=Override)
+        for row in connection.execute(f"SELECT {CHANGE_COLUMNS} {open_intents}"):
+            parse_change(row)
+        without_cell = (
+            f"{open_intents} AND (boot, cookie, tunable) NOT IN (SELECT boot, cookie, tunable FROM cells)"
+        )
+        for (change_id,) in connection.execute(f"SELECT id {without_cell}"):
+            raise ValueError(f"change {change_id} has no cell")
     except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         raise _Unusable(f"damaged row: {error}") from error
 

@@ -88,8 +88,8 @@ class Logger:
     ) -> None:
         """Log one line. Control characters in it become visible escapes, newlines too: pass lines.
 
-        Lines of one `fold` key are folded together although their text differs (numbers that move
-        with every event); without one only equal lines are.
+        Lines of one `fold` key and tuner are folded together although their text differs (numbers that
+        move with every event, names); without one only equal lines are.
         """
         if priority > self._lowest:
             return
@@ -107,7 +107,7 @@ class Logger:
         )
         # A change that has a number is in the ledger: the log then has it too, each one.
         line = _Line(event, message_id or "")
-        key = (fold, priority, tuner, netns) if fold else line
+        key = (fold, priority, tuner) if fold else line
         if change_id or self._folding.admit(key, line):
             self._send(line)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bpftune.ipc.printable import show_path
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
@@ -29,12 +31,14 @@ class NetnsNames:
         self._proc_root = str(proc_root)
         self._device = nsfs_device
         self._names: dict[int, str] = {}
+        """As in the directory; what no message can carry is escaped when they are shown."""
         self._read_at_mtime_ns = -1
 
     def named(self, inum: int) -> str | None:
         """The /run/netns name of a namespace; one stat(2) when nothing changed."""
         self._refresh()
-        return self._names.get(inum)
+        name = self._names.get(inum)
+        return show_path(name) if name is not None else None
 
     def describe(self, pids: Mapping[int, int]) -> dict[int, Described]:
         """What to call namespaces, by inode number: after /run/netns, else after a process inside, first of
@@ -57,9 +61,9 @@ class NetnsNames:
 
     def paths(self, inum: int, pid: int) -> Iterator[str]:
         """Paths that name the namespace right now, cheapest to find first."""
-        name = self.named(inum)
-        if name is not None:
-            yield f"{self._run_netns}/{name}"
+        self._refresh()
+        if inum in self._names:
+            yield f"{self._run_netns}/{self._names[inum]}"
         if self._is_inside(pid, inum):
             yield self._of_pid(str(pid))
         yield from (path for path in self._of_processes() if self._inum(path) == inum)
@@ -77,19 +81,18 @@ class NetnsNames:
     def _refresh(self) -> None:
         try:
             mtime_ns = os.stat(self._run_netns).st_mtime_ns
-        except OSError:
+            if mtime_ns == self._read_at_mtime_ns:
+                return
+            listed = os.listdir(self._run_netns)
+        except OSError:  # not there, or no directory
             self._names.clear()
+            self._read_at_mtime_ns = -1
             return
-        if mtime_ns != self._read_at_mtime_ns:
-            self._read_names()
-            # `ip netns add` makes a plain file first and mounts the namespace over it, which does
-            # not change the directory again: until then read it anew every time.
-            settled = len(self._names) == len(os.listdir(self._run_netns))
-            self._read_at_mtime_ns = mtime_ns if settled else -1
-
-    def _read_names(self) -> None:
-        found = ((self._inum(f"{self._run_netns}/{name}"), name) for name in os.listdir(self._run_netns))
+        found = ((self._inum(f"{self._run_netns}/{name}"), name) for name in listed)
         self._names = {inum: name for inum, name in found if inum}
+        # `ip netns add` makes a plain file first and mounts the namespace over it, which does
+        # not change the directory again: until then read it anew every time.
+        self._read_at_mtime_ns = mtime_ns if len(self._names) == len(listed) else -1
 
     def _cheap_description(self, inum: int, pid: int) -> Described | None:
         name = self.named(inum)

@@ -11,14 +11,20 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
+from collections.abc import Callable
 
-from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.loop import Loop, Timer
+
+STATUS_EVERY_NS = 1_000_000_000
 
 
 class ServiceNotifier:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._address = _address(os.environ.get("NOTIFY_SOCKET", ""))
+        self._next_status_ns = 0
+        self._pending: Timer | None = None
 
     def ready(self, status: str) -> None:
         # The one message that must arrive, and worth waiting for: nothing works yet anyway.
@@ -27,8 +33,16 @@ class ServiceNotifier:
         if interval_us:
             self._feed(interval_us / 2e6)
 
-    def status(self, text: str) -> None:
-        self._send(f"STATUS={text}")
+    def status(self, describe: Callable[[], str]) -> None:
+        """Something changed: tell what `describe` says by then, at most once per STATUS_EVERY_NS."""
+        if not self._address or (self._pending is not None and self._pending.pending):
+            return
+
+        def send() -> None:
+            self._next_status_ns = time.monotonic_ns() + STATUS_EVERY_NS
+            self._send(f"STATUS={describe()}")
+
+        self._pending = self._loop.call_at(self._next_status_ns, send)
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

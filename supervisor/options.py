@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bpftune import __version__
-from bpftune.ipc.command_line import CommandLine
+from bpftune.ipc.command_line import CommandLine, utf8
 from bpftune.ipc.control import RUN_DIR, STATE_DIR
 from bpftune.ipc.errors import UsageError
 
@@ -140,7 +140,7 @@ def _learning_rate(text: str) -> int:
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a directory is needed, not an empty name")
-    return Path(text).absolute()
+    return Path(utf8(text)).absolute()
 
 
 def _tuner(text: str) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bpftune.ipc.declaration import Declaration, Poll
+from bpftune.ipc.declaration import Declaration, EventField, Poll
 from bpftune.ipc.messages import Value
 from bpftune.ipc.record import HEADER, payload_struct
 from bpftune.supervisor.loop import Loop, Timer
@@ -119,9 +119,22 @@ class Poller:
     def _record(self, given: dict[str, int]) -> bytes:
         index = [scenario.id for scenario in self._declaration.scenarios].index(self._poll.scenario)
         fields = self._declaration.scenarios[index].fields
-        numbers = [number for field in fields for number in [given.get(field.name, 0)] * max(1, field.count)]
+        numbers = [
+            number
+            for field in fields
+            for number in [_fit(field, given.get(field.name, 0))] * max(1, field.count)
+        ]
         header = HEADER.pack(time.monotonic_ns(), self._netns_cookie, 0, self._declaration.id, index, 0, 0)
         return header + payload_struct(fields).pack(*numbers)
+
+
+def _fit(field: EventField, number: int) -> int:
+    """As much of the number as the field holds: a count that outgrew it is still a large one."""
+    bits = int(field.type[1:])
+    lowest, highest = (
+        (-(1 << bits - 1), (1 << bits - 1) - 1) if field.type[0] == "s" else (0, (1 << bits) - 1)
+    )
+    return min(max(number, lowest), highest)
 
 
 def parse_counter(text: str, pattern: re.Pattern[str], base: int) -> int:

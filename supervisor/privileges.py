@@ -15,6 +15,9 @@ from bpftune.ipc.errors import NotPermitted
 # include/uapi/linux/capability.h. Some kernels know CAP_BPF and CAP_PERFMON, on all CAP_SYS_ADMIN will do.
 NEEDED = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SETPCAP": 8, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
+_INITIAL_PIDS = f"pid:[{0xEFFFFFFC}]"
+"""PROC_PID_INIT_INO in include/linux/proc_ns.h"""
+
 _ALL_USERS = ["0", "0", str(2**32 - 1)]
 """/proc/self/uid_map of the initial user namespace, user_namespaces(7)"""
 
@@ -31,6 +34,11 @@ def check_privileges(proc_self: Path = Path("/proc/self")) -> None:
     if missing := missing_capabilities((proc_self / "status").read_text()):
         raise NotPermitted(
             f"bpftune needs {', '.join(missing)}, which this process (a container?) does not have"
+        )
+    if os.readlink(proc_self / "ns/pid") != _INITIAL_PIDS:
+        raise NotPermitted(
+            "bpftune needs the host's pid namespace (a container: --pid=host): its own writes to sysctls are"
+            " told from those of others by the pid"
         )
 
 

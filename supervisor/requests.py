@@ -38,8 +38,8 @@ from bpftune.ipc.control import (
 from bpftune.ipc.errors import UnknownName, UsageError
 from bpftune.ipc.messages import Netns
 from bpftune.supervisor.collector import SummaryCollector
-from bpftune.supervisor.control_server import Peer
 from bpftune.supervisor.namespaces import Namespaces
+from bpftune.supervisor.peers import Peer
 from bpftune.supervisor.rollback import Rollback
 from bpftune.supervisor.status import (
     Parts,
@@ -98,7 +98,7 @@ class Requests:
         return TunablesReply(tunables=tunable_statuses(self._parts))
 
     def _history(self, request: HistoryRequest, peer: Peer) -> HistoryReply:
-        return HistoryReply(changes=self._with_formats(self._parts.ledger.changes(max(0, request.limit))))
+        return HistoryReply(changes=self._with_formats(self._parts.ledger.changes(request.limit)))
 
     def _support(self, request: SupportRequest, peer: Peer) -> SupportReply:
         return support_reply(self._parts)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from bpftune.ipc.control import Change, RestoredTunable
+from bpftune.ipc.control import HIGHEST_CHANGE, Change, RestoredTunable
 from bpftune.ipc.errors import BpftuneError, NetnsGone, UnknownName, UsageError
 from bpftune.ipc.messages import Netns, Value
 from bpftune.supervisor.known_values import KnownValues
@@ -58,7 +59,8 @@ class Rollback:
         """Put back everything ("all"), what one tuner changed, or what one change (a number) and those
         after it did to its tunable. Nothing that cannot be put back stops the rest.
 
-        `tuners` gives the known names. Raises UnknownName, or UsageError for a change of another boot.
+        `tuners` gives the known names. Raises UnknownName, or UsageError for a change that is over, or that
+        somebody else's write followed.
         """
         steps = sorted(self._plan(target, tuners), key=lambda step: (step.cell.cookie, step.cell.tunable))
         return [self._restore(step, dry_run=dry_run) for step in steps]
@@ -73,7 +75,7 @@ class Rollback:
             return None
 
     def _plan(self, target: str, tuners: Callable[[], list[str]]) -> list[_Step]:
-        if target.isdigit():
+        if target.isascii() and target.isdigit() and len(target) < len(str(HIGHEST_CHANGE)):
             return [self._step_of_change(self._ledger.change(int(target)))]
         cells = [cell for cell in self._ledger.cells() if target in (ALL, cell.tuner)]
         names = tuners()
@@ -86,6 +88,15 @@ class Rollback:
         cell = self._ledger.cell(change.netns.cookie, change.tunable)
         if not self._ledger.of_this_boot(change) or cell is None:
             raise UsageError(f"cannot roll back change {change.id}: its boot or its namespace is over")
+        if change.outcome != "applied":
+            raise UsageError(f"cannot roll back change {change.id}: it is not in force, but {change.outcome}")
+        later = [one for one in self._ledger.followed_by(change) if one.outcome == "applied"]
+        for one, following in pairwise([change, *later]):
+            if following.old != one.new:
+                raise UsageError(
+                    f"cannot roll back change {change.id}: somebody else wrote {change.tunable} between"
+                    f" changes {one.id} and {following.id}"
+                )
         text = cell.text if change.old == cell.original else format_value(cell.declared, change.old)
         return _Step(cell=cell, value=change.old, text=text, since_id=change.id)
 
@@ -118,7 +129,7 @@ class Rollback:
             return current, f"left: changed by {cell.released or 'someone else'} since"
         if dry_run:
             return current, "would restore"
-        write_text(cell.tunable, step.text, dry_run=False, proc_root=self._proc_root)
+        write_text(cell.tunable, step.text, proc_root=self._proc_root)
         after = self._read(cell)
         self._known.wrote(cell.cookie, cell.tunable, after)
         if after != step.value:

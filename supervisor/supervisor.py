@@ -293,7 +293,9 @@ class Supervisor:
             rollback=self._rollback if options.rollback else None,
             logger=self._logger,
         )
-        self._control = ControlServer(loop=self._loop, context=self._context, run_dir=options.run_dir)
+        self._control = ControlServer(
+            loop=self._loop, context=self._context, run_dir=options.run_dir, error=self._logger.error
+        )
         self._cleanup.callback(self._control.close)
 
     def _equip(self) -> Equipment:
@@ -318,6 +320,9 @@ class Supervisor:
         if self._ledger.set_aside is not None:
             self._logger.error(self._ledger.set_aside)
         self._registry.discover()
+        # Those that ended meanwhile are known by now only to the ledger, which is to forget them.
+        for cookie, inum in self._ledger.namespaces().items():
+            self._registry.learn(cookie, inum)
         self._namespaces.sweep()
         for change in self._ledger.recover(self._rollback.read_cell):
             self._logger.notice(f"change {change.id} of {change.tunable} was interrupted: {change.outcome}")
@@ -328,7 +333,7 @@ class Supervisor:
             self._tell_service_manager()
 
     def _tell_service_manager(self) -> None:
-        self._notifier.status(status_line(self._parts))
+        self._notifier.status(lambda: status_line(self._parts))
 
     def _not_entered(self, text: str) -> None:
         self._logger.debug(text)

@@ -2,7 +2,7 @@
 """Finds out whether somebody else wrote a tuner's tunable, and turns the tuner off there.
 
 Gets every sysctl write of other processes from the BPF program in watch_sysctl/, and from
-decision.py the proposals that were stale. A write that does not show yet is looked at again after
+decision.py what it found changed. A write that does not show yet is looked at again after
 20 and 60 ms, during which the tuner may change nothing in that namespace.
 """
 
@@ -122,8 +122,8 @@ class SysctlJudge:
         )
 
     def stale_seen(self, tuner: str, tunable: Tunable, cookie: int, now: Value) -> None:
-        """A proposal expected another value. Unless that was our doing, somebody wrote it: if no sysctl
-        event says who within UNEXPLAINED_S, the tuner is turned off all the same."""
+        """A proposal, or whoever read it last, expected another value. Unless that was our doing, somebody
+        wrote it: if no sysctl event says who within UNEXPLAINED_S, the tuner is turned off all the same."""
         known = self._known.get(cookie, tunable.name)
         key = (tuner, cookie, tunable.name)
         if known is None or known.value == now or key in self._unexplained:
@@ -185,7 +185,7 @@ class SysctlJudge:
         """Put back what our write went over, by the same write: the kernel refuses it if it did then."""
         try:
             with self._registry.enter(case.cookie):
-                write_text(case.tunable.name, write.new or "", dry_run=False, proc_root=self._proc_root)
+                write_text(case.tunable.name, write.new or "", proc_root=self._proc_root)
         except BpftuneError:
             return
         now = self._read(case)

@@ -80,7 +80,10 @@ def judge_write(
     if same and (write.comm in REAPPLYING_COMMS or wanted == configured):
         return Verdict.IGNORE
     if known is not None and known.written_ns > write.time_ns and now == known.value:
-        return Verdict.REDO if write.new is not None and not write.file_pos else Verdict.OVERRIDE
+        if write.new is None or write.file_pos:
+            return Verdict.OVERRIDE
+        # What is no value the kernel refused, and there is nothing to put back.
+        return Verdict.REDO if wanted is not None else Verdict.IGNORE
     if same or before is None or now != before:
         return Verdict.OVERRIDE
     return Verdict.WAIT

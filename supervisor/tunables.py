@@ -45,15 +45,13 @@ def read_tunable(tunable: Tunable, *, proc_root: Path = Path("/proc")) -> Readin
     return Reading(value=parse_value(tunable, text), text=text.removesuffix("\n"))
 
 
-def write_tunable(tunable: Tunable, value: Value, *, dry_run: bool, proc_root: Path = Path("/proc")) -> None:
+def write_tunable(tunable: Tunable, value: Value, *, proc_root: Path = Path("/proc")) -> None:
     """Raises as `read_tunable`; whether the kernel took the value as it is shows in reading back."""
-    write_text(tunable.name, format_value(tunable, value), dry_run=dry_run, proc_root=proc_root)
+    write_text(tunable.name, format_value(tunable, value), proc_root=proc_root)
 
 
-def write_text(name: str, text: str, *, dry_run: bool, proc_root: Path = Path("/proc")) -> None:
-    """Write `text` in one write(2), which /proc/sys takes whole or not at all."""
-    if dry_run:
-        return
+def write_text(name: str, text: str, *, proc_root: Path = Path("/proc")) -> None:
+    """Write `text` in one write(2), which /proc/sys takes whole or not at all. Raises as `read_tunable`."""
     try:
         fd = os.open(sysctl_path(name, proc_root), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
@@ -62,6 +60,8 @@ def write_text(name: str, text: str, *, dry_run: bool, proc_root: Path = Path("/
             os.close(fd)
     except OSError as error:
         raise _tunable_error("write", name, error) from error
+    except ValueError as error:  # no ASCII, or a name with NUL
+        raise TunableError("write", name, str(error)) from error
 
 
 def parse_value(tunable: Tunable, text: str) -> Value:

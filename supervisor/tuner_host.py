@@ -75,6 +75,7 @@ class TunerHost:
                 entry.write_latency_us.append((written_ns - scenario_time_ns) // 1000)
             self._report(tuner, outcome)
             outcomes.append(outcome)
+        self._state_changed()
         return outcomes
 
     def summarize(self, tuner: str, seq: int) -> Summarize:
@@ -95,7 +96,7 @@ class TunerHost:
         entry = self._roster[tuner]
         if entry.state is TunerState.FAILED:
             self._announce_failure(entry)
-            if all(one.state is TunerState.FAILED for one in self._roster):
+            if all(one.state in (TunerState.FAILED, TunerState.INACTIVE) for one in self._roster):
                 self._all_failed()
 
     def _rows(self, tuner: str, map_name: str) -> list[MapRow]:

@@ -28,6 +28,7 @@ from bpftune.ipc.messages import (
     Evaluation,
     Forget,
     Netns,
+    Note,
     Outcome,
     Outcomes,
     Ready,
@@ -61,6 +62,9 @@ RESTARTED_WITHIN_S = 2.0
 UNASKED_PER_S = 256
 """Answers to no event. A policy that proposes at every outcome would never come to rest; one that only
 learns from an outcome may say so each time."""
+
+NOTES_PER_S = 256
+"""Each may become a log line and a remark in the ledger; the others are dropped, and counted in one line."""
 
 STARTS_WITH_STATE = 2
 """Processes in a row that may crash before they are ready; then their state is taken to be the cause."""
@@ -116,6 +120,7 @@ class Worker:
         self._quarantine = Quarantine()
         self._lost = 0
         self._unasked = RateLimit(burst=UNASKED_PER_S, per_s=UNASKED_PER_S)
+        self._notes = RateLimit(burst=NOTES_PER_S, per_s=NOTES_PER_S)
         self._outcomes_to_learn = 0
         self._seq = 0
         self._in_hand: Entry | None = None
@@ -198,10 +203,11 @@ class Worker:
 
     def forget(self, netns_cookie: int, *, state: bool) -> None:
         """The tuner was turned off in a namespace; with `state`, the namespace is gone."""
+        known = self._memory.knows(netns_cookie)
         self._memory.forget(netns_cookie, state=state)
         self._mailbox.forget(netns_cookie)
         self._lost += self._quarantine.forget(netns_cookie)
-        if self._ready:
+        if self._ready and known:  # else it would wake up for nothing
             self._life.send(Forget(netns_cookie=netns_cookie, state=state))
 
     def summarize(self, done: TakeTables) -> None:
@@ -318,7 +324,8 @@ class Worker:
     def _decide(self, answer: Answer, event_time_ns: int) -> list[Outcome]:
         """A namespace that never had an event for the tuner is none of its business."""
         ours = [one for one in answer.proposals if self._memory.knows(one.netns_cookie)]
-        decided = self._owner.decide(self._tuner, replace(answer, proposals=ours), event_time_ns)
+        heard = replace(answer, proposals=ours, notes=self._admit(answer.notes))
+        decided = self._owner.decide(self._tuner, heard, event_time_ns)
         for one in answer.proposals:
             if not self._memory.knows(one.netns_cookie):
                 why = f"no event came from namespace {one.netns_cookie}"
@@ -326,6 +333,14 @@ class Worker:
                 self.log(not_done_line(outcome), syslog.LOG_DEBUG)
                 decided.append(outcome)
         return decided
+
+    def _admit(self, notes: list[Note]) -> list[Note]:
+        now_ns = time.monotonic_ns()
+        admitted = [note for note in notes if self._notes.allow(now_ns)]
+        if len(admitted) < len(notes):
+            text = f"{len(notes) - len(admitted)} notes are dropped: more than {NOTES_PER_S} in 1 s"
+            self.log(text, syslog.LOG_WARNING)
+        return admitted
 
     def _account(self, answer: Answer) -> int:
         """Settle what the answer is to; returns the event's timestamp, 0 if there was none."""

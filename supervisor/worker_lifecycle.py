@@ -6,9 +6,9 @@ Owned by worker.py, which is told of everything that concerns events and state.
 
 from __future__ import annotations
 
+import os
 import syslog
 import time
-from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -22,9 +22,6 @@ from bpftune.supervisor.forkserver import ForkServer
 from bpftune.supervisor.loop import Loop, Timer
 from bpftune.supervisor.worker_process import WorkerProcess
 from bpftune.supervisor.worker_socket import prepare_folder
-
-_socket_numbers = count(1)
-"""Over all workers: a folder's new worker must not meet the socket of the one it replaces."""
 
 
 class LifecycleListener(Protocol):
@@ -159,7 +156,8 @@ class WorkerLifecycle:
             kill_after_s=self._kill_after_s,
         )
         self._process = process
-        path = self._sockets / f"{self._declaration.name}.{next(_socket_numbers)}.sock"
+        # Other workers are the same user: one that guessed the name could come first and be in the way.
+        path = self._sockets / f"{self._declaration.name}.{os.urandom(4).hex()}.sock"
         try:
             process.start(self._declaration, self._folder, path, self._context)
         except OSError as error:

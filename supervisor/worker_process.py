@@ -79,12 +79,14 @@ class WorkerProcess:
         self, declaration: Declaration, folder: Path, path: Path, context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
         """Raises OSError when its socket, its pipes or the fork server cannot be made."""
-        stdout, stderr = self._open_output(syslog.LOG_INFO), self._open_output(syslog.LOG_WARNING)
+        ends: list[int] = []
         try:
+            for priority in (syslog.LOG_INFO, syslog.LOG_WARNING):
+                ends.append(self._open_output(priority))
+            stdout, stderr = ends
             self._socket = WorkerSocket(
                 path, loop=self._loop, context=context, account=self._forkserver.account
             )
-            self._socket.listen(self)
             self._forkserver.spawn(
                 declaration, folder, self._socket.endpoint, stdout=stdout, stderr=stderr, listener=self
             )
@@ -92,8 +94,8 @@ class WorkerProcess:
             self._release()
             raise
         finally:
-            os.close(stdout)
-            os.close(stderr)
+            for end in ends:
+                os.close(end)
 
     def send(self, message: ToWorker, *, owing: str = "") -> None:
         """`owing` says what it has to do about it, in time, until `paid`."""
@@ -149,6 +151,8 @@ class WorkerProcess:
     def started(self, pid: int, pidfd: int) -> None:
         self.pid, self._pidfd = pid, pidfd
         self.started_ns = time.monotonic_ns()
+        if self._socket is not None:
+            self._socket.listen(self, pid)
         if self._verdict:
             self._kill()
         elif not self._connected:

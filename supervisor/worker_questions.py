@@ -79,9 +79,12 @@ class WorkerQuestions:
             done(None)
 
     def take_report(self, report: Report) -> None:
-        """Raises ProtocolError if nobody asked."""
+        """Raises ProtocolError if nobody asked, or for a table that is none."""
         if report.seq != self._report_asked or not self._life.paid(_report(report.seq)):
             raise ProtocolError(f"cannot accept report {report.seq}: nobody asked for it")
+        for table in report.tables:
+            if not table.columns or any(len(row) != len(table.columns) for row in table.rows):
+                raise ProtocolError(f"cannot accept report {report.seq}: a table whose rows have no columns")
         self._report_asked = 0
         self._tables = report.tables
         self.settle()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The supervisor's end of the channel to one worker process.
 
-A ZeroMQ PAIR over an ipc socket that only the workers' user may connect to, with a path of its own
-for every process, so whoever speaks on it is that process. A monitor beside it tells when the
-worker connected (only then can anything be sent) and when the connection broke.
+A ZeroMQ PAIR over an ipc socket that only the workers' user may connect to. All workers are that user,
+so every message is asked which process it came from. A monitor beside the socket tells when somebody
+connected (only then can anything be sent) and when the connection broke.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from typing import Protocol
 import zmq
 
 from bpftune.ipc.codec import MAX_MESSAGE_BYTES, to_supervisor, to_worker
-from bpftune.ipc.errors import ProtocolError
+from bpftune.ipc.errors import NotPermitted, ProtocolError
 from bpftune.ipc.messages import ToSupervisor, ToWorker
 from bpftune.supervisor.account import Account
 from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.peers import peer_of
 
 SOCKETS_FOLDER = "workers"
 
 _QUEUED_MESSAGES = 16
-"""What a worker may have under way: with MAX_MESSAGE_BYTES this bounds what it can make us hold."""
+"""What a worker may have under way. libzmq counts messages and looks at the size of each part: what one
+of many parts can make us hold, only MemoryMax of the service bounds."""
 
 _MONITOR_EVENT = struct.Struct("=HI")  # zmq_socket_monitor(3)
 
@@ -52,6 +54,7 @@ class WorkerSocket:
         self._path = path
         self._loop = loop
         self._listener: SocketListener | None = None
+        self._pid = 0
         self._socket = context.socket(zmq.PAIR)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.RCVHWM, _QUEUED_MESSAGES)
@@ -67,8 +70,10 @@ class WorkerSocket:
             self.close()
             raise OSError(f"cannot make socket {path}: {error}") from error
 
-    def listen(self, listener: SocketListener) -> None:
+    def listen(self, listener: SocketListener, pid: int) -> None:
+        """`pid`: the process whose socket this is. What it did before waits for this call."""
         self._listener = listener
+        self._pid = pid
         self._loop.watch(self._socket, self._receive)
         self._loop.watch(self._monitor, self._receive_event)
 
@@ -91,10 +96,14 @@ class WorkerSocket:
     def _receive(self) -> None:
         # One message per round of the loop, so that no worker keeps the others waiting.
         try:
-            message = to_supervisor.decode(self._socket.recv(zmq.NOBLOCK))
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            peer = peer_of(frame)
+            if peer.pid != self._pid:
+                raise NotPermitted(f"its socket was taken by another process ({peer})")
+            message = to_supervisor.decode(frame.bytes)
         except zmq.Again:
             return
-        except ProtocolError as error:
+        except (NotPermitted, ProtocolError) as error:
             self._break(str(error))
             return
         if self._listener is not None:

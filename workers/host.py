@@ -8,7 +8,6 @@ here: an exception ends the worker with its traceback on stderr, and the supervi
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 import traceback
@@ -58,7 +57,7 @@ def _host(spawn: Spawn, parent_pid: int) -> None:
         socket.send(to_supervisor.encode(Unusable(why=str(error))))
         _await_end(socket)
     else:
-        _serve(socket, PolicyRunner(spawn.declaration, policy, pid=os.getpid(), log=_log))
+        _serve(socket, PolicyRunner(spawn.declaration, policy, log=_log))
     socket.close(linger=_LINGER_MS)
 
 

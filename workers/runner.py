@@ -42,12 +42,9 @@ UNASKED = 0
 
 
 class PolicyRunner:
-    def __init__(
-        self, declaration: Declaration, policy: Policy[Any], *, pid: int, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, declaration: Declaration, policy: Policy[Any], *, log: Callable[[str], None]) -> None:
         self._declaration = declaration
         self._policy = policy
-        self._pid = pid
         self._log = log
         self._records = RecordDecoder(declaration)
         self._states = StateRecords(policy.State, log)
@@ -101,7 +98,7 @@ class PolicyRunner:
         # Also where no state was saved: a supervisor that died left its changes, but not its memory.
         cookies = [view.netns.cookie for view in start.views if self._has_state(view.netns.cookie)]
         answers = [answer for cookie in cookies for answer in self._timer(cookie, now_ns)]
-        return [Ready(version=PROTOCOL_VERSION, pid=self._pid), *answers]
+        return [Ready(version=PROTOCOL_VERSION), *answers]
 
     def _deliver(self, deliver: Deliver, now_ns: int) -> Answer:
         for view in (deliver.global_view, deliver.view):

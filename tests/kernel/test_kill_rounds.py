@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bpftune.ipc.control import HIGHEST_HISTORY
 from tests.kernel import neighbours, sysctl_guard, third_party
 from tests.kernel.closing import MAX_TW_BUCKETS, closing, limit_time_wait
 from tests.kernel.conftest import StartDaemon
@@ -55,7 +56,9 @@ def crowd_round(where: Namespace, count: int) -> None:
 
 def check_history(daemon: Daemon) -> None:
     """No intent is left without an outcome, and each change begins where the one before it ended."""
-    changes = sorted(daemon.ctl("history", "-n", "100000")["changes"], key=lambda change: change["id"])
+    changes = sorted(
+        daemon.ctl("history", "-n", str(HIGHEST_HISTORY))["changes"], key=lambda change: change["id"]
+    )
     assert {change["outcome"] for change in changes} <= {"applied", "undone"}
     holds: dict[tuple[int, str], list[int]] = {}
     for change in changes:

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bpftune.supervisor.ledger import Ledger
 from tests.kernel import neighbours, traffic
 from tests.kernel.conftest import StartDaemon
 from tests.kernel.daemon import Daemon
-from tests.kernel.namespaces import INITIAL, Namespace, Pair, checked, read_sysctl
+from tests.kernel.namespaces import INITIAL, Namespace, Pair, checked, namespace, read_sysctl
 from tests.kernel.neighbours import ARP
 from tests.waiting import SCALE, wait_for
 
@@ -186,3 +189,22 @@ def test_a_change_through_netlink_is_noticed_before_writing_over_it(
         )
     assert ARP.thresholds()[2] == 2 * old
     wait_for(lambda: overrides(daemon, "neigh_table"), 1, "the override in status")
+
+
+def test_what_is_kept_of_a_namespace_goes_with_it_also_while_no_daemon_runs(
+    start_daemon: StartDaemon, daemon_directory: Path
+) -> None:
+    with namespace() as netns:
+        first = start_daemon()
+        first.wait_active()
+        first.ctl("disable", TUNER, "--netns", netns.name)
+        assert netns.name in overrides(first)
+        first.stop()
+        second = start_daemon()
+        assert netns.name in overrides(second)
+        second.stop()
+    third = start_daemon()
+    assert overrides(third) == {}
+    third.stop()
+    with contextlib.closing(Ledger(daemon_directory / "state")) as ledger:
+        assert ledger.overrides() == []

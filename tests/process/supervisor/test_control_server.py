@@ -14,20 +14,24 @@ import zmq
 from bpftune.ipc.control import (
     CONTROL_SOCKET,
     MAX_REQUEST_BYTES,
+    QUEUED_MESSAGES,
     DoneReply,
     Failure,
     Reply,
     Request,
     RestartRequest,
     StatusRequest,
+    SummaryRequest,
     SupportReply,
     SupportRequest,
+    VerifyRequest,
     replies,
     requests,
 )
 from bpftune.ipc.errors import NotPermitted, UnknownName
-from bpftune.supervisor.control_server import ControlServer, Peer, parse_peer
+from bpftune.supervisor.control_server import ControlServer
 from bpftune.supervisor.loop import Loop
+from bpftune.supervisor.peers import Peer, parse_peer
 
 NOBODY = 65534
 
@@ -40,7 +44,12 @@ class Serving:
         self.seen: list[tuple[Request, Peer]] = []
         self._loop = Loop()
         self._context = zmq.Context()
-        self._server = ControlServer(loop=self._loop, context=self._context, run_dir=run_dir)
+        self.errors: list[str] = []
+        self.turns: list[int] = []
+        """How many requests had been taken when each timer that one set was due."""
+        self._server = ControlServer(
+            loop=self._loop, context=self._context, run_dir=run_dir, error=self.errors.append
+        )
         self._server.serve(self._answer)
         self._wake_fd, self._stop_fd = os.pipe()
         self._loop.watch(self._wake_fd, self._loop.stop)
@@ -68,6 +77,10 @@ class Serving:
 
     def _answer(self, request: Request, peer: Peer, reply: Callable[[Reply], None]) -> None:
         self.seen.append((request, peer))
+        if isinstance(request, VerifyRequest):
+            raise OverflowError("nobody foresaw this")
+        if isinstance(request, SummaryRequest):
+            self._loop.call_later(0, lambda: self.turns.append(len(self.seen)))
         if isinstance(request, SupportRequest):
             raise UnknownName("tuner", "tcp_bufer", ["tcp_buffer"])
         reply(DoneReply(lines=["done"]))
@@ -113,6 +126,27 @@ def test_garbage_gets_an_error_and_reaches_nobody(serving: Serving, frames: list
     assert serving.ask(requests.encode(StatusRequest())) == DoneReply(lines=["done"])
 
 
+def test_an_error_that_nobody_foresaw_is_logged_once_and_ends_nothing(serving: Serving) -> None:
+    failure = serving.ask(requests.encode(VerifyRequest()))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "InternalError"
+    (line,) = serving.errors
+    assert "OverflowError('nobody foresaw this') at " in line
+    assert serving.ask(requests.encode(StatusRequest())) == DoneReply(lines=["done"])
+
+
+def test_requests_in_a_row_leave_room_for_everything_else(serving: Serving) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(f"ipc://{serving.run_dir / CONTROL_SOCKET}")
+        for _ in range(QUEUED_MESSAGES):
+            socket.send(requests.encode(SummaryRequest()))
+        for served in range(1, QUEUED_MESSAGES + 1):
+            assert socket.poll(10_000), f"no reply after {served - 1}"
+            socket.recv()
+    assert serving.turns == [*range(1, QUEUED_MESSAGES + 1)]
+
+
 def test_a_changing_verb_needs_root(serving: Serving) -> None:
     if os.getuid() != 0:
         failure = serving.ask(requests.encode(RestartRequest(tuner="x")))
@@ -145,7 +179,7 @@ def test_the_socket_is_not_for_everybody(serving: Serving) -> None:
 
 
 def test_a_peer_without_credentials_is_nobody() -> None:
-    assert parse_peer("localhost:0:1:42") == Peer(uid=0, gid=1, pid=42)
+    assert parse_peer("localhost:0:1:42") == Peer(uid=0, pid=42)
     for address in ("", "localhost", "localhost:a:b:c"):
         with pytest.raises(NotPermitted):
             parse_peer(address)

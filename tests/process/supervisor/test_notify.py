@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bpftune.supervisor import notify
 from bpftune.supervisor.loop import Loop
 from bpftune.supervisor.notify import ServiceNotifier
 from tests.waiting import wait_for
@@ -43,7 +45,7 @@ def test_systemd_hears_of_every_step(manager: socket.socket) -> None:
     hear(loop, manager, b"READY=1\nSTATUS=2 tuners")
     for _ in range(3):
         hear(loop, manager, b"WATCHDOG=1")
-    notifier.status("3 tuners")
+    notifier.status(lambda: "3 tuners")
     hear(loop, manager, b"STATUS=3 tuners")
     notifier.stopping()
     hear(loop, manager, b"STOPPING=1")
@@ -59,9 +61,30 @@ def test_a_loop_that_does_not_turn_feeds_no_watchdog(manager: socket.socket) -> 
 
 def test_a_systemd_that_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
     notifier = ServiceNotifier(Loop())
-    for number in range(1000):
-        notifier.status(f"{number} changes")
-    assert manager.recv(4096) == b"STATUS=0 changes"
+    for _ in range(1000):
+        notifier.stopping()
+    assert manager.recv(4096) == b"STOPPING=1"
+
+
+def test_changes_in_a_row_are_told_once_and_with_the_newest_number(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "STATUS_EVERY_NS", 200_000_000)
+    loop = Loop()
+    notifier = ServiceNotifier(loop)
+    changes: list[int] = []
+
+    def describe() -> str:
+        return f"{len(changes)} changes"
+
+    for _ in range(2):
+        for number in range(100):
+            changes.append(number)
+            notifier.status(describe)
+        told_ns = time.monotonic_ns()
+        hear(loop, manager, f"STATUS={describe()}".encode())
+    assert time.monotonic_ns() - told_ns > 100_000_000, "not at once after the first"
+    assert loop._timeout_ms() is None, "and nothing wakes up for it"
 
 
 def test_a_systemd_that_is_gone_is_no_error(manager: socket.socket) -> None:
@@ -83,5 +106,7 @@ def test_nobody_is_told_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setenv("WATCHDOG_USEC", "20000")
     loop = Loop()
-    ServiceNotifier(loop).ready("x")
+    notifier = ServiceNotifier(loop)
+    notifier.ready("x")
+    notifier.status(lambda: "y")
     assert loop._timeout_ms() is None

@@ -9,9 +9,11 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from bpftune.ipc.control import TunerState
-from bpftune.ipc.messages import Table
-from bpftune.supervisor.worker import Worker
+from bpftune.ipc.messages import Forget, Table
+from bpftune.supervisor.worker import NOTES_PER_S, Worker
 from tests.process.rig import ANSWER_WITHIN_S, GROW, Rig
 from tests.waiting import SCALE
 
@@ -309,6 +311,19 @@ def test_a_forgotten_namespace_starts_over(rig: Rig) -> None:
     assert (proposal.expected, proposal.evidence["events"]) == ((100,), 1)
 
 
+def test_only_who_knows_a_namespace_is_told_to_forget_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = rig.active("echo")
+    _answer(rig, worker)
+    sent: list[object] = []
+    monkeypatch.setattr(worker._life, "send", lambda message, **_: sent.append(message))
+    worker.forget(2, state=True)
+    assert sent == []
+    worker.forget(1, state=False)
+    worker.forget(1, state=True)
+    worker.forget(1, state=True)
+    assert sent == [Forget(netns_cookie=1, state=False), Forget(netns_cookie=1, state=True)]
+
+
 def test_changed_values_reach_the_worker_with_the_next_event(rig: Rig) -> None:
     worker = rig.active("echo")
     _answer(rig, worker)
@@ -343,6 +358,21 @@ def tables(self, states):
     rig.until(lambda: worker.pid is None, "stopped")
     worker.summarize(heard.append)
     assert heard[2] == heard[1], "the last one known"
+
+
+def test_notes_come_no_faster_than_anybody_reads(rig: Rig) -> None:
+    chatty = """
+    def on_event(self, event, situation, state):
+        return Decision(notes=[situation.note("net.test.size", "full", "hear me")] * 64)
+    """
+    worker = rig.active("chatty", chatty)
+    began_ns = time.monotonic_ns()
+    for _ in range(10):
+        _answer(rig, worker)
+    passed_s = (time.monotonic_ns() - began_ns) / 1e9
+    assert NOTES_PER_S <= len(rig.desk.notes) <= NOTES_PER_S * (1 + passed_s)
+    assert rig.desk.logged("notes are dropped: more than 256 in 1 s") or len(rig.desk.notes) == 640
+    assert worker.restarts == 0
 
 
 def test_stop_ends_the_process_and_events_are_dropped(rig: Rig) -> None:

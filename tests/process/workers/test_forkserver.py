@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -12,9 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from bpftune.ipc.control import TunerState
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.supervisor.forkserver import MODULE
-from tests.process.rig import Rig
+from tests.process.rig import GROW, Rig, make_folder
 from tests.waiting import wait_for
 
 SUPERVISOR = """
@@ -88,3 +92,88 @@ def test_it_has_nothing_a_worker_does_not_need(rig: Rig) -> None:
     assert "libLLVM" not in mapped
     # No ZeroMQ context: its threads would not survive a fork.
     assert len(list(Path(f"/proc/{rig.forkserver.pid}/task").iterdir())) == 1
+
+
+class Hearing:
+    """A listener that never gets a process."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def started(self, pid: int, pidfd: int) -> None:
+        raise AssertionError(f"pid {pid} was made")
+
+    def ended(self, how: str) -> None:
+        self.ends.append(how)
+
+
+@pytest.mark.needs_root
+def test_a_declaration_that_fits_no_packet_costs_its_own_worker_only(rig: Rig) -> None:
+    other = rig.active("other")
+    declaration = load_declaration(make_folder(rig.folders, "huge", GROW))
+    declaration = replace(declaration, enums={"e": [f"CONSTANT_{number}" for number in range(10_000)]})
+    hearing = Hearing()
+    rig.forkserver.spawn(declaration, rig.folders, "ipc:///x", stdout=1, stderr=2, listener=hearing)
+    assert hearing.ends == [], "from the loop only"
+    rig.until(lambda: hearing.ends, "it is refused")
+    assert "too many for a packet" in hearing.ends[0]
+    rig.event(other)
+    rig.until(lambda: rig.desk.answers, "the other one answers")
+    assert other.restarts == 0
+
+
+@pytest.mark.needs_root
+def test_a_fork_server_that_takes_nothing_more_costs_whoever_asks(rig: Rig) -> None:
+    rig.active("other")
+    declaration = load_declaration(make_folder(rig.folders, "asked", GROW))
+    declaration = replace(declaration, enums={"e": [f"CONSTANT_{number}" for number in range(4_000)]})
+    assert rig.forkserver.pid is not None
+    os.kill(rig.forkserver.pid, signal.SIGSTOP)
+    hearing = Hearing()
+    for _ in range(8):
+        rig.forkserver.spawn(declaration, rig.folders, "ipc:///x", stdout=1, stderr=2, listener=hearing)
+    rig.until(lambda: hearing.ends, "one is refused")
+    assert "cannot ask the fork server for it" in hearing.ends[0]
+    rig.forkserver.distrust("it is stopped")
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.needs_root
+def test_a_fork_server_that_cannot_be_started_leaves_no_descriptor(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    before = _descriptors()
+    with pytest.raises(OSError, match="no more processes"):
+        rig.forkserver.start()
+    assert _descriptors() == before
+
+
+@pytest.mark.needs_root
+def test_a_worker_that_gets_no_second_pipe_leaves_no_descriptor(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = rig.active("worker")
+    worker.stop()
+    rig.until(lambda: worker.pid is None, "stopped")
+    made: list[tuple[int, int]] = []
+    pipe = os.pipe
+
+    def one_only() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, "too many open files")
+        made.append(pipe())
+        return made[-1]
+
+    before = _descriptors()
+    monkeypatch.setattr(os, "pipe", one_only)
+    worker.start()
+    assert worker.state is TunerState.RESTARTING
+    assert "too many open files" in worker.why
+    assert _descriptors() == before

@@ -4,11 +4,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bpftune.ipc.codec import MAX_MESSAGE_BYTES, to_supervisor, to_worker
 from bpftune.ipc.control import RestartRequest, StatusReply, requests
 from bpftune.ipc.errors import ProtocolError
-from bpftune.ipc.messages import Answer, Deliver, Netns, Proposal, Stop
+from bpftune.ipc.messages import MOST, Answer, Deliver, Netns, Note, Proposal, Stop
 
 
 def test_messages_survive_the_way() -> None:
@@ -27,6 +28,40 @@ def test_messages_survive_the_way() -> None:
     assert to_supervisor.decode(to_supervisor.encode(answer)) == answer
 
 
+NOTE = Note(tunable="a.b", netns_cookie=0, scenario="s", text="x" * 400)
+PROPOSAL = Proposal(
+    tunable="a.b",
+    netns_cookie=0,
+    expected=(1,),
+    new=(2,),
+    scenario="s",
+    reason="r",
+    evidence={f"e{n}": n for n in range(MOST)},
+)
+
+
+def test_an_answer_as_large_as_it_may_be() -> None:
+    answer = Answer(seq=1, proposals=[PROPOSAL] * MOST, notes=[NOTE] * MOST)
+    assert to_supervisor.decode(to_supervisor.encode(answer)) == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(seq=1, proposals=[PROPOSAL] * (MOST + 1)),
+        Answer(seq=1, notes=[NOTE] * (MOST + 1)),
+        Answer(seq=1, notes=[replace(NOTE, text="x" * 401)]),
+        Answer(seq=1, proposals=[replace(PROPOSAL, reason="x" * 401)]),
+        Answer(seq=1, proposals=[replace(PROPOSAL, evidence={**PROPOSAL.evidence, "more": 1})]),
+        Answer(seq=1, proposals=[replace(PROPOSAL, evidence={"x" * 129: 1})]),
+        Answer(seq=1, proposals=[replace(PROPOSAL, new=(1,) * 9)]),
+    ],
+)
+def test_a_larger_answer_is_refused(answer: Answer) -> None:
+    with pytest.raises(ProtocolError):
+        to_supervisor.decode(to_supervisor.encode(answer))
+
+
 def test_a_kind_of_the_other_direction_is_refused() -> None:
     with pytest.raises(ProtocolError):
         to_supervisor.decode(to_worker.encode(Stop()))
@@ -41,6 +76,16 @@ def test_an_unknown_verb_is_refused() -> None:
     with pytest.raises(ProtocolError):
         requests.decode(b'{"type": "selfdestruct"}')
     assert requests.decode(requests.encode(RestartRequest(tuner="x"))) == RestartRequest(tuner="x")
+
+
+def test_text_that_is_no_utf_8_is_refused() -> None:
+    for codec, message in (
+        (requests, RestartRequest(tuner="x")),
+        (to_supervisor, Answer(seq=1, notes=[replace(NOTE, text="x")])),
+    ):
+        data = codec.encode(message)
+        with pytest.raises(ProtocolError, match=r"cannot decode message: .*utf-8"):
+            codec.decode(data.replace(b'"x"', b'"\xff"'))
 
 
 @given(st.binary(max_size=200))

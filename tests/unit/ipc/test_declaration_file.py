@@ -65,6 +65,9 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('name = "small"', 'name = "Small!"', "name"),
         ("floor = 128", "floor = [1, 2]", "1 fields but 2 floors"),
         ("max(original, 65535)", "max(original", "bound"),
+        ("max(original, 65535)", "max(original, field1)", "has no field1, which its cap names"),
+        ("floor = 128", 'floor = "field2/2"', "has no field2, which its floor names"),
+        ("Because it is.", "x" * (64 << 10), "larger than 65536 bytes"),
         ('tunable = "net.core.somaxconn"', 'tunable = "net.core.other"', "unknown tunable"),
         ('scenarios = ["near_limit"]', 'scenarios = ["far_limit"]', "far_limit"),
         ('"u32 value"', '"float value"', "cannot parse event field"),
@@ -156,7 +159,11 @@ def test_a_poll_that_watches_a_rise(tmp_path: Path) -> None:
         ("rise = 2", 'limit = "net.core.other"', "unknown tunable"),
         ('"value"', '"colour"', "unknown field"),
         ('follows = "near_limit"', 'follows = "far_limit"', "far_limit"),
+        ("rise = 2", 'limit = "net.core.somaxconn"\nlimit_field = 1', "unknown tunable or field"),
+        ("rise = 2", 'limit = "net.core.somaxconn"\nlimit_field = -1', "unknown tunable or field"),
         ("([0-9a-f]+)", "([0-9a-f]+", "unterminated"),
+        ("([0-9a-f]+)", "[0-9a-f]+", "needs one group"),
+        ("([0-9a-f]+)", "([0-9])([a-f]+)", "needs one group"),
     ],
 )
 def test_a_wrong_poll_gets_one_clear_error(tmp_path: Path, old: str, new: str, cause: str) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from bpftune.ipc.control import Change, LogEvent
+from msgspec.structs import replace
+
+from bpftune.ipc.control import Change, LogEvent, Override
 from bpftune.ipc.declaration import Declaration, Scenario, Scope, Tunable
 from bpftune.ipc.messages import Netns, Status
 from bpftune.supervisor.announcer import Announcer
@@ -81,3 +83,28 @@ def test_changes_that_were_only_observed_are_folded() -> None:
         stage.change(FIRST, number=number, outcome=Status.OBSERVED)
     assert len(stage.texts) == 2
     assert stage.texts[1] == "Due to waiting would change net.first from (1) -> (2) in netns 'blue'"
+
+
+def override(netns: Netns) -> Override:
+    return Override(netns=netns, by="pid 5", tunable=FIRST.name, old="1", new="2")
+
+
+def test_overrides_in_one_namespace_after_another_are_folded_by_tuner() -> None:
+    stage = Stage()
+    for number in range(5):
+        for tuner in ("example", "other"):
+            stage.announcer.turned_off(tuner, override(Netns(cookie=9, name=f"box{number}")), None)
+    assert [text.rsplit("disabling ")[1] for text in stage.texts] == [
+        "'example' in netns 'box0'",
+        "'other' in netns 'box0'",
+    ]
+
+
+def test_what_is_done_in_the_initial_namespace_or_on_request_is_always_said() -> None:
+    stage = Stage()
+    for number in range(3):
+        home = Netns(cookie=1, name="global", initial=True)
+        stage.announcer.turned_off("example", replace(override(home), new=str(number)), None)
+        box = Netns(cookie=9, name=f"box{number}")
+        stage.announcer.turned_off("example", Override(netns=box, by="bpftune-ctl"), None)
+    assert len(stage.texts) == 6

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bpftune.supervisor import folders as folders_module
 from bpftune.supervisor.folders import TunerFolders
+from bpftune.supervisor.loop import Loop
 
 TOML = """
 name = "{name}"
@@ -121,3 +125,65 @@ def test_a_name_has_one_owner(shipped: Path, added: Path) -> None:
 def test_an_incomplete_folder_is_refused(shipped: Path, added: Path) -> None:
     (make(added, "theirs") / "policy.py").unlink()
     assert "policy.py: No such file" in refusal(shipped, added)
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_words_that_a_message_can_carry(
+    shipped: Path, added: Path
+) -> None:
+    (added / os.fsdecode(b"n\xff")).mkdir()
+    text = refusal(shipped, added)
+    assert rf"{added}/n\xff" in text
+    assert text.encode()
+
+
+def test_a_folder_that_goes_while_it_is_looked_through_is_refused(
+    shipped: Path, added: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(added, "theirs")
+
+    def vanish(path: Path, pattern: str) -> Iterator[Path]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{path}/below")
+
+    monkeypatch.setattr(Path, "glob", vanish)
+    monkeypatch.setattr(Path, "rglob", vanish)
+    scan = folders(shipped, added).scan()
+    assert "theirs/below: No such file" in scan.refused[added / "theirs"]
+
+
+def test_a_directory_made_later_is_noticed_step_by_step(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders_module, "SETTLE_S", 0.0)
+    directory = tmp_path / "lib/bpftune/tuners"
+    watched, loop = folders(shipped, directory), Loop()
+    found: list[list[str]] = []
+    watched.watch(loop, lambda: found.append([*watched.scan().accepted]))
+    try:
+        for step in (directory.parent.parent, directory.parent, directory):
+            step.mkdir(mode=0o755)
+            loop.run_once(1000)
+        assert len(found) == 3
+        make(directory, "theirs")
+        while "theirs" not in found[-1]:
+            loop.run_once(1000)
+    finally:
+        watched.close()
+
+
+def test_a_directory_made_before_a_rescan_is_watched_from_then_on(
+    shipped: Path, added: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders_module, "SETTLE_S", 0.0)
+    watched, loop = folders(shipped, added), Loop()
+    noticed: list[str] = []
+    watched.watch(loop, lambda: noticed.append("changed"))
+    try:
+        folder = make(added, "theirs")
+        watched.scan()
+        loop.run_once(1000)
+        noticed.clear()
+        (folder / "policy.py").write_text("x = 1\n")
+        loop.run_once(1000)
+        assert noticed
+    finally:
+        watched.close()

@@ -198,6 +198,16 @@ def test_a_forgotten_namespace_keeps_its_history(reopen: OPEN) -> None:
     assert [change.outcome for change in ledger.changes(9)] == ["undone", "applied"]
 
 
+def test_the_namespaces_that_something_is_kept_of(reopen: OPEN) -> None:
+    ledger = reopen()
+    assert ledger.namespaces() == {}
+    applied(ledger, (1, 2, 3), (1, 2, 4))
+    everywhere = Netns(cookie=-1, name="everywhere")
+    for netns in (Netns(cookie=78, inum=5), everywhere, Netns(cookie=GLOBAL)):
+        ledger.save_override("tcp_buffer", netns.cookie, Override(netns=netns, by="pid 5"))
+    assert reopen().namespaces() == {77: NETNS.inum, 78: 5}
+
+
 def test_old_boots_and_rows_are_dropped(reopen: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "KEPT_BOOTS", 2)
     monkeypatch.setattr(ledger_module, "KEPT_CHANGES", 3)
@@ -207,6 +217,25 @@ def test_old_boots_and_rows_are_dropped(reopen: OPEN, monkeypatch: pytest.Monkey
             applied(ledger, (1, 2, step), (1, 2, step + 1))
     ledger = reopen("boot-4")
     assert [change.id for change in ledger.changes(99)] == [8, 7]
+
+
+def test_old_rows_are_dropped_while_running_too(reopen: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "KEPT_CHANGES", 3)
+    monkeypatch.setattr(ledger_module, "PRUNE_EVERY", 5)
+    ledger = reopen()
+    for step in range(11):
+        applied(ledger, (1, 2, step), (1, 2, step + 1))
+    assert [change.id for change in ledger.changes(99)] == [11, 10, 9, 8]
+
+
+def test_an_intent_that_others_followed_does_not_say_what_was_written_last(reopen: OPEN) -> None:
+    ledger = reopen()
+    ledger.begin(intent((1, 2, 3), (1, 2, 4)))
+    ledger.begin(intent((1, 2, 9), (1, 2, 10)))
+    applied(ledger, (1, 2, 9), (1, 2, 11))
+    ledger = reopen()
+    assert [change.outcome for change in ledger.recover(lambda cell: (1, 2, 11))] == ["left", "left"]
+    assert ledger.cells()[0].last == (1, 2, 11)
 
 
 def test_only_root_can_read_it(reopen: OPEN, tmp_path: Path) -> None:
@@ -276,6 +305,14 @@ def damaged_row(path: Path) -> None:
     run(path, "UPDATE cells SET original = 'nonsense'")
 
 
+def damaged_intent(path: Path) -> None:
+    run(path, "UPDATE changes SET old = 'nonsense', outcome = 'intent'")
+
+
+def intent_without_a_cell(path: Path) -> None:
+    run(path, "UPDATE changes SET outcome = 'intent', cookie = 1")
+
+
 def run(path: Path, statement: str) -> None:
     connection = sqlite3.connect(path)
     with connection:
@@ -284,7 +321,18 @@ def run(path: Path, statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [garbage, truncated, flipped, newer_schema, foreign, other_columns, damaged_row]
+    "damage",
+    [
+        garbage,
+        truncated,
+        flipped,
+        newer_schema,
+        foreign,
+        other_columns,
+        damaged_row,
+        damaged_intent,
+        intent_without_a_cell,
+    ],
 )
 def test_an_unusable_ledger_is_set_aside(
     reopen: OPEN, tmp_path: Path, damage: Callable[[Path], None]

@@ -86,3 +86,22 @@ def test_many_at_once_are_one_pass_over_proc(tree: Tree, monkeypatch: pytest.Mon
     assert found.pop(empty) == Described(name=f"inode {empty}")
     assert {described.name for described in found.values()} == {f"pid {pid} (pause)" for pid in range(1, 51)}
     assert listed == [str(tree.root / "proc")]
+
+
+def test_a_name_that_is_no_utf_8_is_shown_escaped_and_found_as_it_is(tree: Tree) -> None:
+    inside = tree.namespace(os.fsdecode(b"netns/n\xff"))
+    inum = inside.stat().st_ino
+    assert tree.names.named(inum) == r"n\xff"
+    assert tree.names.describe({inum: 0}) == {inum: Described(name=r"n\xff", lasting=True)}
+    assert next(tree.names.paths(inum, 0)) == str(inside)
+    assert [path for found, path, _ in tree.names.all() if found == inum] == [str(inside)]
+
+
+def test_run_netns_that_is_no_directory_has_no_names(tree: Tree) -> None:
+    names = tree.names
+    inum = tree.namespace("netns/blue").stat().st_ino
+    assert names.named(inum) == "blue"
+    (tree.root / "netns/blue").unlink()
+    (tree.root / "netns").rmdir()
+    (tree.root / "netns").touch()
+    assert names.named(inum) is None

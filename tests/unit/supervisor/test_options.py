@@ -76,6 +76,7 @@ def test_relative_directories_survive_a_change_of_directory() -> None:
         (["-r", "fast"], "'fast' is not one of"),
         (["-l"], "expected one argument"),
         (["-l", ""], "a directory is needed"),
+        (["-l", "/x/\udcff"], r"'/x/\xff' is not UTF-8"),
         (["-a", "../x"], "not the name of a tuner"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--dry"], "unrecognized arguments: --dry"),

@@ -74,6 +74,13 @@ def test_a_nearly_full_counter_becomes_a_record(tmp_path: Path) -> None:
     assert not failures
 
 
+def test_a_counter_that_outgrew_its_field_is_as_large_as_it_can_be(tmp_path: Path) -> None:
+    (record,), failures = turn(recorded(tmp_path, 1 << 36), (1 << 33,))
+    event = RecordDecoder(DECLARATION).decode(record)
+    assert (event["entries"], event["limit"]) == (2**32 - 1, 2**32 - 1)
+    assert not failures
+
+
 def test_a_counter_far_from_its_limit_is_silent(tmp_path: Path) -> None:
     assert turn(recorded(tmp_path, 700), (1024,)) == ([], [])
 

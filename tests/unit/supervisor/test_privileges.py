@@ -20,7 +20,11 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
-def proc_self(folder: Path, *, uid_map: str = INITIAL, effective: str = ALL) -> Path:
+def proc_self(
+    folder: Path, *, uid_map: str = INITIAL, effective: str = ALL, pid_namespace: int = 4026531836
+) -> Path:
+    (folder / "ns").mkdir()
+    (folder / "ns/pid").symlink_to(f"pid:[{pid_namespace}]")
     (folder / "uid_map").write_text(uid_map)
     (folder / "status").write_text(f"Name:\tbpftune\nCapPrm:\t{ALL}\nCapEff:\t{effective}\n")
     return folder
@@ -45,3 +49,8 @@ def test_root_of_a_user_namespace(tmp_path: Path) -> None:
 def test_root_without_capabilities(tmp_path: Path) -> None:
     with pytest.raises(NotPermitted, match="needs CAP_NET_ADMIN, CAP_SYS_ADMIN, which this process"):
         check_privileges(proc_self(tmp_path, effective=DOCKER_DEFAULT))
+
+
+def test_root_among_other_pids(tmp_path: Path) -> None:
+    with pytest.raises(NotPermitted, match="needs the host's pid namespace"):
+        check_privileges(proc_self(tmp_path, pid_namespace=4026532221))

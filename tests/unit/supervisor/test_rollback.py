@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpftune.ipc.control import RestoredTunable
 from bpftune.ipc.errors import UnknownName, UsageError
-from bpftune.supervisor.tunables import write_text
+from bpftune.supervisor.tunables import parse_integers, write_text
 from tests.unit.supervisor.decision_rig import BACKLOG, RMEM, RMEM_TEXT, DecisionRig
 
 
@@ -82,6 +85,24 @@ def test_one_change_undoes_the_later_ones_of_its_tunable(rig: DecisionRig) -> No
     assert rig.read() == "4096 131072 6291456"
 
 
+def test_a_change_before_somebody_else_s_write_is_history(rig: DecisionRig) -> None:
+    first = rig.grow(7_000_000)
+    rig.path(RMEM).write_text("4096\t131072\t7100000\n")
+    second = rig.grow(7_500_000)
+    with pytest.raises(UsageError, match=r"somebody else wrote .* between changes 1 and 2"):
+        roll_back(rig, str(first.change_id))
+    assert rig.read() == "4096 131072 7500000"
+    assert outcomes(roll_back(rig, str(second.change_id))) == {RMEM: "restored"}
+    assert rig.read() == "4096 131072 7100000"
+
+
+def test_a_change_that_was_undone_cannot_be_undone_again(rig: DecisionRig) -> None:
+    change = rig.grow(7_000_000)
+    roll_back(rig)
+    with pytest.raises(UsageError, match="not in force, but rolled back"):
+        roll_back(rig, str(change.change_id))
+
+
 def test_one_tuner(rig: DecisionRig) -> None:
     rig.grow(7_000_000)
     assert roll_back(rig, "other") == []
@@ -93,6 +114,14 @@ def test_unknown_targets(rig: DecisionRig) -> None:
         roll_back(rig, "exampel")
     with pytest.raises(UnknownName, match="no change '5'"):
         roll_back(rig, "5")
+
+
+@pytest.mark.parametrize(
+    "number", ["99999999999999999999", "9" * 5000, "\N{SUPERSCRIPT TWO}", "\N{THAI DIGIT ONE}"]
+)
+def test_a_number_that_no_change_can_have(rig: DecisionRig, number: str) -> None:
+    with pytest.raises(UnknownName):
+        roll_back(rig, number)
 
 
 def test_a_change_of_another_boot(rig: DecisionRig, tmp_path: Path) -> None:
@@ -126,9 +155,47 @@ def test_a_tunable_that_is_gone_does_not_stop_the_rest(rig: DecisionRig) -> None
 def test_killed_between_write_and_record(rig: DecisionRig) -> None:
     rig.grow(7_000_000)
     cell = rig.ledger.cells()[0]
-    write_text(cell.tunable, cell.text, dry_run=False, proc_root=rig.proc)
+    write_text(cell.tunable, cell.text, proc_root=rig.proc)
     assert outcomes(roll_back(rig)) == {RMEM: "restored"}
     assert roll_back(rig) == []
+
+
+class FailsOnce:
+    """A connection to SQLite of which one commit fails, as on a full disk."""
+
+    def __init__(self, connection: Any, *, at: int) -> None:
+        self._connection = connection
+        self._at = at
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement == "COMMIT":
+            self.commits += 1
+            if self.commits == self._at:
+                raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *parameters)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("commit", range(1, 9))
+def test_whichever_write_to_the_ledger_fails(
+    rig: DecisionRig, tmp_path: Path, commit: int, *, restarted: bool
+) -> None:
+    rig.ledger._connection = FailsOnce(rig.ledger._connection, at=commit)  # type: ignore[assignment]
+    for _ in range(3):
+        rig.grow(parse_integers(rig.read())[2] + 100_000)
+    assert rig.read() != " ".join(RMEM_TEXT.split())
+    with contextlib.ExitStack() as later:
+        if restarted:
+            rig = DecisionRig(tmp_path)
+            later.callback(rig.close)
+            rig.ledger.recover(rig.rollback.read_cell)
+        roll_back(rig)
+        assert rig.path(RMEM).read_text() == RMEM_TEXT.rstrip("\n")
+        assert roll_back(rig) == []
 
 
 def test_a_lost_ledger_is_admitted(rig: DecisionRig, tmp_path: Path) -> None:

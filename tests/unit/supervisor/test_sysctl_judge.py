@@ -197,6 +197,27 @@ def test_a_stale_value_that_nothing_explains(rig: DecisionRig) -> None:
     )
 
 
+def test_a_value_that_changed_between_two_views(rig: DecisionRig) -> None:
+    """Through netlink, or the sysctl event was lost."""
+    rig.decisions.view(DECLARATION, GLOBAL)
+    rig.path(BACKLOG).write_text("1500\n")
+    rig.decisions.view(DECLARATION, GLOBAL)
+    assert held(rig)
+    look_again(rig)
+    assert [(override.old, override.new) for _, override, _ in rig.listener.off] == [("1000", "1500")]
+
+
+def test_a_value_that_changed_while_the_tuner_was_off(rig: DecisionRig) -> None:
+    rig.decisions.view(DECLARATION, GLOBAL)
+    rig.overrides.disable("example", None, by="somebody")
+    rig.path(BACKLOG).write_text("1500\n")
+    rig.decisions.view(DECLARATION, GLOBAL)
+    rig.overrides.enable("example", None)
+    rig.decisions.view(DECLARATION, GLOBAL)
+    look_again(rig)
+    assert not rig.overrides.is_off("example", GLOBAL)
+
+
 def test_a_stale_value_that_an_event_explains(rig: DecisionRig) -> None:
     rig.decisions.view(DECLARATION, rig.cookie)
     write = write_of(rig, "1 2 4")

@@ -128,6 +128,11 @@ def test_our_write_after_the_hook_may_have_gone_over_it() -> None:
     assert verdict(now=(1, 2, 4), known=ours) is Verdict.OVERRIDE
 
 
+@pytest.mark.parametrize("text", ["garbage", "1 2 \N{REPLACEMENT CHARACTER}", ""])
+def test_what_is_no_value_is_not_put_back(text: str) -> None:
+    assert verdict(replace(WRITE, new=text), now=(1, 2, 9), known=Known((1, 2, 9), 2000)) is Verdict.IGNORE
+
+
 def test_our_write_before_the_hook_is_just_the_current_value() -> None:
     assert verdict(known=Known(BEFORE, 500)) is Verdict.WAIT
 

@@ -15,6 +15,7 @@ from bpftune.supervisor.tunables import (
     parse_integers,
     parse_value,
     read_tunable,
+    write_text,
     write_tunable,
 )
 
@@ -37,26 +38,27 @@ def test_reading_keeps_the_text_byte_for_byte(proc: Path) -> None:
 
 
 def test_writing(proc: Path) -> None:
-    write_tunable(RMEM, (1, 2, 3), dry_run=False, proc_root=proc)
+    write_tunable(RMEM, (1, 2, 3), proc_root=proc)
     assert read_tunable(RMEM, proc_root=proc).value == (1, 2, 3)
 
 
-def test_dry_run_writes_nothing(proc: Path) -> None:
-    write_tunable(RMEM, (1, 2, 3), dry_run=True, proc_root=proc)
-    assert read_tunable(RMEM, proc_root=proc).value == (4096, 131072, 6291456)
+@pytest.mark.parametrize(("name", "text"), [(RMEM.name, "\N{REPLACEMENT CHARACTER}"), ("net.x\0y", "1")])
+def test_what_cannot_be_written_is_an_error_of_ours(proc: Path, name: str, text: str) -> None:
+    with pytest.raises(TunableError, match="cannot write"):
+        write_text(name, text, proc_root=proc)
 
 
 def test_a_sysctl_that_this_kernel_lacks(tmp_path: Path) -> None:
     with pytest.raises(TunableMissing, match=r"cannot read net\.ipv4\.tcp_rmem: No such file"):
         read_tunable(RMEM, proc_root=tmp_path)
     with pytest.raises(TunableMissing, match="cannot write"):
-        write_tunable(RMEM, (1, 2, 3), dry_run=False, proc_root=tmp_path)
+        write_tunable(RMEM, (1, 2, 3), proc_root=tmp_path)
 
 
 def test_any_other_error_keeps_its_errno(tmp_path: Path) -> None:
     (tmp_path / "sys/net/ipv4/tcp_rmem").mkdir(parents=True)
     with pytest.raises(TunableError, match="Is a directory") as caught:
-        write_tunable(RMEM, (1, 2, 3), dry_run=False, proc_root=tmp_path)
+        write_tunable(RMEM, (1, 2, 3), proc_root=tmp_path)
     assert caught.value.errno == 21
     assert not isinstance(caught.value, TunableMissing)
 

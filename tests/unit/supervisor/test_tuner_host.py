@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from bpftune.ipc.control import LogEvent
+from bpftune.ipc.control import LogEvent, TunerState
 from bpftune.ipc.declaration import Declaration, MapTable, Scenario, Scope, Tunable, Writer
 from bpftune.ipc.errors import NetnsGone
 from bpftune.ipc.messages import Answer, MapRow, Netns, Note
@@ -53,27 +55,49 @@ class Lines:
         pass
 
 
+class Tuners(dict[str, Tuner]):
+    """A roster: it iterates over its tuners, not their names."""
+
+    def __iter__(self) -> Iterator[Tuner]:  # type: ignore[override]
+        return iter(self.values())
+
+
+@dataclass
+class FakeWorker:
+    state: TunerState
+    why: str = ""
+
+
+def tuner(state: TunerState | None = None) -> Tuner:
+    """With a worker in that state; None: an inactive one without."""
+    folder = TunerFolder(path=Path("/x"), declaration=declaration(), fingerprint=())
+    return Tuner(
+        folder=folder, equipper=cast("Any", None), worker=cast("Any", FakeWorker(state)) if state else None
+    )
+
+
 class Stage:
     """Stands for the registry, the roster, the decisions and the BPF layer."""
 
     def __init__(self, *, dry_run: bool = False) -> None:
-        folder = TunerFolder(path=Path("/x"), declaration=declaration(), fingerprint=())
-        self.tuner = Tuner(folder=folder, equipper=cast("Any", None))
+        self.tuner = tuner()
         self.lines = Lines()
+        self.roster = Tuners({"painter": self.tuner})
         self.found = {b"12345678": b"abcdefgh"}
         self.remarks: list[str] = []
+        self.status_told: list[int] = []
         logger = Logger(self.lines, loop=Loop(), now_ns=lambda: 0)
         self.host = TunerHost(
             bpf=cast("Any", self),
-            roster=cast("Any", {"painter": self.tuner}),
+            roster=cast("Any", self.roster),
             decisions=cast("Any", self),
             counters=cast("Any", None),
             registry=cast("Any", self),
             announcer=Announcer(logger),
             logger=logger,
             namespace_missing=lambda: None,
-            state_changed=lambda: None,
-            all_failed=lambda: None,
+            state_changed=lambda: self.status_told.append(self.tuner.changes),
+            all_failed=lambda: self.lines.texts.append("all failed"),
             dry_run=dry_run,
         )
 
@@ -113,6 +137,7 @@ def test_what_a_probe_did_is_announced_and_counted_like_a_change(stage: Stage) -
     ], "the second time both lines are folded"
     assert stage.tuner.occurrences == Counter({("pale", BY_PROBE, BLUE): 5})
     assert (stage.tuner.changes, stage.tuner.last_change) == (5, "Painted in netns 'blue'")
+    assert stage.status_told == [3, 5]
 
 
 def test_what_a_probe_would_have_done_is_no_change() -> None:
@@ -158,3 +183,22 @@ def test_a_large_map_does_not_outgrow_a_message(stage: Stage, monkeypatch: pytes
 def test_an_empty_map_has_no_rows(stage: Stage) -> None:
     stage.found = {}
     assert stage.host.summarize("painter", 1).maps == {"colours": []}
+
+
+@pytest.mark.parametrize(
+    ("others", "gives_up"),
+    [
+        ([], True),
+        ([None], True),
+        ([None, TunerState.FAILED], True),
+        ([TunerState.ACTIVE], False),
+        ([None, TunerState.RESTARTING], False),
+    ],
+)
+def test_without_a_tuner_that_can_work_there_is_no_point(
+    stage: Stage, others: list[TunerState | None], *, gives_up: bool
+) -> None:
+    stage.roster |= {"painter": tuner(TunerState.FAILED)}
+    stage.roster |= {f"other{number}": tuner(state) for number, state in enumerate(others)}
+    stage.host.state_changed("painter")
+    assert ("all failed" in stage.lines.texts) is gives_up

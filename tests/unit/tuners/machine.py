@@ -189,7 +189,7 @@ class Machine:
     def restart_worker(self, *, remember: bool) -> None:
         """Another worker takes over, with the states that were saved or, after a crash of all, without."""
         policy = load_policy(*compiled(self.folder))
-        self.runner = PolicyRunner(self.declaration, policy, pid=1, log=self._refuse_line)
+        self.runner = PolicyRunner(self.declaration, policy, log=self._refuse_line)
         views = [view for cookie in (GLOBAL, self.initial, OTHER) if (view := self._view(cookie))]
         saved = list(self._saved.values()) if remember else []
         self._tell(

@@ -147,7 +147,7 @@ class Running:
     def __init__(self, declaration: Declaration = DECLARATION) -> None:
         self.lines: list[str] = []
         self.now_ns = 1
-        self.runner = PolicyRunner(declaration, Recorder(), pid=42, log=self.lines.append)
+        self.runner = PolicyRunner(declaration, Recorder(), log=self.lines.append)
 
     def say(self, message: Any) -> list[ToSupervisor]:
         return self.runner.handle(message, self.now_ns)
@@ -161,7 +161,7 @@ class Running:
 @pytest.fixture
 def running() -> Running:
     made = Running()
-    assert made.say(start()) == [Ready(version=PROTOCOL_VERSION, pid=42)]
+    assert made.say(start()) == [Ready(version=PROTOCOL_VERSION)]
     return made
 
 
