@@ -176,4 +176,5 @@ def test_a_worker_that_gets_no_second_pipe_leaves_no_descriptor(
     worker.start()
     assert worker.state is TunerState.RESTARTING
     assert "too many open files" in worker.why
-    assert _descriptors() == before
+    # libzmq closes what belongs to a socket in a thread of its own.
+    wait_for(lambda: _descriptors() <= before, 2, "all descriptors are given back")
