@@ -196,7 +196,8 @@ def test_it_is_named_tuned_and_forgotten(kind: Kind, is_first: bool, start_daemo
     assert trouble(daemon) == []
 
 
-def test_one_line_each_in_status(start_daemon: StartDaemon) -> None:
+def test_one_line_each_in_status(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with by_ip_netns() as place:
         daemon = start_daemon("--allow", "ip_frag")
         with fragments(place):
