@@ -37,6 +37,7 @@ class FakeKernel:
         self.status = Status.APPLIED
         self.proposals: list[Proposal] = []
         self.changes: list[tuple[str, Value, Value]] = []
+        self.applied: list[Proposal] = []
         self.notes: list[Note] = []
         self.wakes: dict[int, int] = {}
         self.adopted = True
@@ -90,6 +91,15 @@ class FakeKernel:
         changed = [new[field] for name, _, new in self.changes if name == tunable]
         return [self.originals[tunable][field], *changed]
 
+    def swings(self, tunable: str, idle: str) -> bool:
+        """A -> B -> A -> B, but where B was left for lack of need: then it may be needed again."""
+        moves = [proposal for proposal in self.applied if proposal.tunable == tunable]
+        return any(
+            (first.expected[0], first.new[0]) == (third.expected[0], third.new[0])
+            and min(first, second, key=lambda move: move.new[0] - move.expected[0]).scenario != idle
+            for first, second, third in zip(moves, moves[1:], moves[2:], strict=False)
+        )
+
     @property
     def _only_record(self) -> int:
         scopes = {scenario.scope for scenario in self.declaration.scenarios}
@@ -112,6 +122,7 @@ class FakeKernel:
         if status is Status.APPLIED:
             self.values[proposal.tunable] = proposal.new
             self.changes.append((proposal.tunable, old, proposal.new))
+            self.applied.append(proposal)
         self.now_ns += 500_000
         outcome = Outcome(proposal=proposal, status=status, current=self.values[proposal.tunable])
         decision = self.policy.on_outcome(outcome, self.situation(record), self.states[record])
