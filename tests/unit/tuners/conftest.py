@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,21 @@ class FakeKernel:
         changed = [new[field] for name, _, new in self.changes if name == tunable]
         return [self.originals[tunable][field], *changed]
 
-    def swings(self, tunable: str, idle: str) -> bool:
-        """A -> B -> A -> B, but where B was left for lack of need: then it may be needed again."""
-        moves = [proposal for proposal in self.applied if proposal.tunable == tunable]
+    def swings(self, tunable: str, idle: str, causes: Sequence[int] = ()) -> bool:
+        """A -> B -> A -> B, but where B was left for lack of need: then it may be needed again.
+
+        With `causes`, one for each in `applied`, what was done for another is not compared.
+        """
+        moves = [
+            (proposal, cause)
+            for proposal, cause in zip(self.applied, causes or repeat(0), strict=False)
+            if proposal.tunable == tunable
+        ]
         return any(
-            (first.expected[0], first.new[0]) == (third.expected[0], third.new[0])
+            one == other
+            and (first.expected[0], first.new[0]) == (third.expected[0], third.new[0])
             and min(first, second, key=lambda move: move.new[0] - move.expected[0]).scenario != idle
-            for first, second, third in zip(moves, moves[1:], moves[2:], strict=False)
+            for (first, one), (second, _), (third, other) in zip(moves, moves[1:], moves[2:], strict=False)
         )
 
     @property
