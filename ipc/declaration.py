@@ -158,6 +158,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: Identifier
     scenarios: list[str]
     hooks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    needs: list[str] = []
+    """Constants of the declaration's `enums` without which no hook is of use, only a poll rung."""
     poll: Poll | None = None
 
     @property
