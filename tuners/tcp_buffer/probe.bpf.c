@@ -81,8 +81,8 @@ struct handshakes {
 BPF_TABLE("lru_hash", u64, struct handshakes, begun, 4096);
 
 /*
- * NULL where the socket has none that tells about the present. An address can belong to a new socket
- * by now, whose counters are then behind the mark.
+ * NULL where the socket has none that tells about the present. An address can belong to a new
+ * socket by now, whose counters are then behind the mark.
  */
 static __always_inline struct mark *find_mark(struct mark_key *key, struct mark *now)
 {
