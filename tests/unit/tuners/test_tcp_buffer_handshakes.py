@@ -207,6 +207,27 @@ def test_short_of_memory_cookies_are_turned_on(make_kernel: MakeKernel) -> None:
     assert kernel.values == kernel.originals
 
 
+def test_memory_that_is_short_now_and_then_does_not_flip_cookies(make_kernel: MakeKernel) -> None:
+    kernel = listen(make_kernel, cookies=1)
+    start_ns = kernel.now_ns
+    while kernel.now_ns < start_ns + IDLE_NS:
+        for pages in (100, TCP_MEM[1]):
+            rising = "cookies_failed" if kernel.values[SWITCH] == (1,) else "listen_drops"
+            overflow(kernel, pages=pages, **{rising: USELESS_COOKIES})
+    assert kernel.history(SWITCH) == [1, 0, 1]
+
+
+def test_useless_cookies_may_go_once_memory_has_not_been_short_for_a_while(make_kernel: MakeKernel) -> None:
+    kernel = listen(make_kernel)
+    overflow(kernel, listen_drops=10, pages=TCP_MEM[1])
+    assert kernel.values[SWITCH] == (1,)
+    for _ in range(IDLE_NS // SECOND - 1):
+        overflow(kernel, cookies_failed=USELESS_COOKIES)
+    assert kernel.values[SWITCH] == (1,)
+    overflow(kernel, cookies_failed=USELESS_COOKIES)
+    assert kernel.values[SWITCH] == (0,)
+
+
 def test_a_kernel_without_cookies_has_a_backlog_all_the_same(make_kernel: MakeKernel) -> None:
     kernel = listen(make_kernel)
     del kernel.values[SWITCH]
