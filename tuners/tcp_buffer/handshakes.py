@@ -79,8 +79,6 @@ def react(event: Event, situation: Situation, state: Handshakes, decision: Decis
     counted = _count(situation, state)
     if counted is None:
         return
-    if situation.now_ns - counted.since_ns > SPELL_NS:
-        state.cookies_failed = state.cookies_good = 0
     state.cookies_failed += counted.cookies_failed
     state.cookies_good += counted.cookies_good
     is_short_now = is_short(event, situation)
@@ -148,10 +146,13 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _count(situation: Situation, state: Handshakes) -> Counted | None:
-    """None the first time, and where the kernel does not count."""
+    """None the first time, the first time after a while, and where the kernel does not count."""
     before, now = state.counters, dict(situation.counters)
     since_ns = state.counted_ns
     state.counters, state.counted_ns = now, situation.now_ns
+    if situation.now_ns - since_ns > SPELL_NS:
+        state.cookies_failed = state.cookies_good = 0
+        return None
     if not before or now.keys() != before.keys() or not now.keys() >= COUNTERS:
         return None
     risen = {name: max(0, now[name] - before[name]) for name in now}

@@ -92,6 +92,23 @@ def test_a_flood_goes_down_to_the_floor_and_no_further(make_kernel: MakeKernel) 
     assert kernel.history(QUEUE) == [512, 384, 288, 216, 162, LEAST_BACKLOG]
 
 
+def test_what_was_counted_in_quiet_hours_does_not_make_a_flood_a_load(make_kernel: MakeKernel) -> None:
+    kernel = listen(make_kernel)
+    kernel.counters["passive_opens"] += 1_000_000
+    overflow(kernel, listen_drops=2000, after_ns=3600 * SECOND)
+    flood(kernel)
+    assert kernel.values[QUEUE] == (384,)
+    assert kernel.proposals[0].evidence["established"] == 0
+
+
+def test_nor_do_cookies_of_then_count(make_kernel: MakeKernel) -> None:
+    kernel = listen(make_kernel, cookies=1)
+    overflow(kernel, cookies_failed=USELESS_COOKIES, after_ns=3600 * SECOND)
+    assert kernel.changes == []
+    overflow(kernel, cookies_failed=USELESS_COOKIES)
+    assert kernel.values[SWITCH] == (0,)
+
+
 def test_an_original_below_the_floor_stays(make_kernel: MakeKernel) -> None:
     kernel = listen(make_kernel, backlog=64)
     flood(kernel, 5 * MIN_SAMPLES)
@@ -113,6 +130,7 @@ def test_a_flood_that_comes_back_does_not_swing_it(make_kernel: MakeKernel) -> N
     for _ in range(3):
         flood(kernel)
         kernel.run_until(kernel.now_ns + 1000 * IDLE_NS)
+        overflow(kernel)
     assert kernel.history(QUEUE)[:5] == [512, 384, 512, 288, 512]
 
 
