@@ -211,7 +211,11 @@ def _weigh_backlog(
         turn, successes=counted.served, failures=max(0, by_backlog), start_ns=counted.since_ns
     )
     found = flood.observe(
-        state.flood, turned_away=counted.refused, served=counted.served, now_ns=situation.now_ns
+        state.flood,
+        turned_away=counted.refused,
+        served=counted.served,
+        start_ns=counted.since_ns,
+        now_ns=situation.now_ns,
     )
     if found is None or stops:
         return

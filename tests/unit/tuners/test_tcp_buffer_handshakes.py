@@ -74,7 +74,6 @@ def test_a_load_gets_room_after_ten_samples(make_kernel: MakeKernel) -> None:
     assert kernel.values[QUEUE] == (640,)
     evidence = kernel.proposals[0].evidence
     assert (evidence["refused"], evidence["established"]) == (1000, 800)
-    assert evidence["correlation"] > 0.7
 
 
 def test_a_flood_gets_less_after_ten_samples(make_kernel: MakeKernel) -> None:
