@@ -92,7 +92,7 @@ class Decisions:
         wanted = [one for one in declaration.tunables if one.scope is scope and one.writer is Writer.SYSCTL]
         try:
             with self._registry.enter(cookie):
-                views = {one.name: self._tunable_view(one, cookie) for one in wanted}
+                views = {one.name: self._tunable_view(declaration.name, one, cookie) for one in wanted}
                 netns = self._registry.netns(cookie)
         except BpftuneError:
             return None
@@ -207,7 +207,7 @@ class Decisions:
             device=Device(netns_cookie=cookie, ifindex=proposal.device),
         )
 
-    def _tunable_view(self, tunable: Tunable, cookie: int) -> TunableView | None:
+    def _tunable_view(self, tuner: str, tunable: Tunable, cookie: int) -> TunableView | None:
         try:
             current = self._read(tunable).value
         except TunableError:
@@ -221,7 +221,7 @@ class Decisions:
             current=current,
             floor=bounds.floor,
             cap=bounds.cap,
-            adopted=self._settings.find(tunable.name) is None,
+            adopted=self._settings.find(tunable.name) is None and not self._overrides.is_off(tuner, cookie),
         )
 
     def _read(self, tunable: Tunable) -> Reading:
