@@ -453,8 +453,12 @@ def test_a_policy_may_take_steps_back_for_reasons_of_its_own() -> None:
     place.now_ns += STEP_BACK_NS
     assert place.step_back()
     assert (place.value, place.scenarios[-1]) == (1500, "short")
+    place.now_ns += IDLE_NS - 1
     place.react(5000)
-    assert place.value == 1500, "growth is over"
+    assert place.value == 1500, "no growth for a while"
+    place.now_ns += 1
+    place.react(5000)
+    assert place.value == 5000
 
 
 def test_each_such_step_may_show_before_the_next() -> None:
