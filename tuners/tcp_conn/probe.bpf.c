@@ -122,7 +122,8 @@ BPF_SK_STORAGE(connections, struct connection);
 BPF_F_TABLE("hash", struct paths_key, struct paths_value, paths, 2048, BPF_F_NO_PREALLOC);
 BPF_ARRAY(blank_path, struct paths_value, 1);
 BPF_ARRAY(missing_since_ns, u64, 16);
-BPF_TABLE("lru_hash", struct remote_key, struct remote, remotes, 1024);
+/* An LRU, as remotes never end. Room for the 128 free elements that each of 128 CPUs holds back. */
+BPF_TABLE("lru_hash", struct remote_key, struct remote, remotes, 16384);
 
 static __always_inline struct net *net_of(struct tcp_sock *tp)
 {

@@ -253,3 +253,10 @@ def test_names_are_the_same_bytes_on_every_machine(byte_order: Literal["little",
     number = eval(packed[1].replace("(u64)", "").strip(), given)
 
     assert number.to_bytes(8, byte_order) == b"cubic\0\0\0"
+
+
+def test_no_map_drops_what_is_in_use_on_a_machine_with_many_cpus() -> None:
+    """LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c: so many free elements a CPU holds back."""
+    tables = re.findall(r'BPF_TABLE\("lru_hash", [^;]*, (\w+), (\d+)\);', PROBE.read_text())
+    assert [name for name, _ in tables] == ["remotes"]
+    assert all(int(entries) >= 128 * 128 for _, entries in tables)
