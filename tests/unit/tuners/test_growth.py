@@ -16,7 +16,7 @@ from bpftune.ipc.messages import Outcome, Proposal, Status, Value
 from bpftune.tuners import growth
 from bpftune.tuners.base import Decision
 from bpftune.tuners.correlation import MIN_SAMPLES
-from bpftune.tuners.evidence import IDLE_NS, PATIENCE, QUIET_NS, Sample, Verdict
+from bpftune.tuners.evidence import IDLE_NS, MAX_REGROWN, PATIENCE, QUIET_NS, Sample, Verdict
 from bpftune.tuners.growth import REFUSED_PAUSE_NS, STEP_BACK_NS, Limit, Reading, Regulator
 from tests.unit.tuners.lone_tunable import SECOND, LoneTunable
 
@@ -346,6 +346,25 @@ def test_after_that_nothing_grows() -> None:
     for _ in range(2 * PATIENCE):
         place.window(9000, need=9000)
     assert (len(place.changes), len(place.notes)) == (3, 1)
+
+
+def test_nor_does_it_as_long_as_the_limit_is_in_use() -> None:
+    place = unpaid_twice()
+    for _ in range(1000):
+        place.expire(IDLE_NS - SECOND)
+        place.react(9000)
+    assert [new for _, _, new in place.changes] == [1250, 1562, 1250]
+
+
+def test_a_load_that_comes_and_goes_is_waited_for_nearly_a_day_in_the_end() -> None:
+    place = Place()
+    for _ in range(20):
+        place.react(1250)
+        place.rest()
+    place.react(1250)
+    place.expire(QUIET_NS)
+    assert place.due_in_ns() == (IDLE_NS << MAX_REGROWN) - QUIET_NS
+    assert 20 < (IDLE_NS << MAX_REGROWN) / (3600 * SECOND) < 24
 
 
 def test_one_that_paid_in_between_lets_it_go_on() -> None:
