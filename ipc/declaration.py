@@ -104,7 +104,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The tunable it is about; empty for the supervisor's own watchers, which change nothing."""
     why: Sentence
     reason: Sentence
-    evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
     counters: list[Identifier] = []
