@@ -221,7 +221,7 @@ def test_paths_are_learned_per_gateway(
 
     firsts = [one.first for one in told]
     assert firsts[:3] == ["reno"] * 3
-    # A slow machine repeats segments that only came late: what such a connection is moved to is tried as well.
+    # A slow machine repeats segments that only came late: what such a connection is moved to is tried too.
     moved = {one.last for one in told if one.last != one.first}
     assert {"reno", *firsts[3 : 3 + len(candidates) - 1]} | moved >= candidates, "each was tried once"
     assert {one.first for one in near} == {"reno"}, "another path, where too little is known"

@@ -385,7 +385,7 @@ def test_any_stream_of_events_is_survived(
             assert min(history) == original
             assert max(history) <= CAP
     for limit in (SIZED.limit, DEFAULT.limit, MEMORY):
-        assert not kernel.swings(limit.tunable, limit.idle, causes)
+        assert not kernel.swings(limit.tunable, limit.idle, causes=causes)
     kernel.status = Status.APPLIED
     kernel.run_until(kernel.now_ns + 100_000 * IDLE_NS)
     assert kernel.values == kernel.originals
