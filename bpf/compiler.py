@@ -70,12 +70,7 @@ class Compiler:
         finally:
             module.cleanup()
         ids = {wanted.entry: _attach_id(self._btf, wanted) for wanted in unit.signatures}
-        refusals = {
-            wanted.entry: reason
-            for wanted in unit.signatures
-            if (reason := _refusal(self._btf, wanted)) is not None
-        }
-        return Object(maps=maps, programs=programs, btf_ids=ids, refusals=refusals)
+        return Object(maps=maps, programs=programs, btf_ids=ids, refusals=find_refusals(self._btf, unit))
 
     def _build(self, text: str) -> Any:
         with tempfile.TemporaryFile() as messages:
@@ -135,31 +130,43 @@ def _attach_id(btf: Btf, wanted: Signature) -> int:
     return btf.find(wanted.symbol, Kind.TYPEDEF if wanted.typedef else Kind.FUNC)
 
 
-def _refusal(btf: Btf, wanted: Signature) -> str | None:
+def find_refusals(btf: Btf, unit: Unit) -> dict[str, str]:
+    """entry -> why its rung is of no use on this kernel."""
+    found = {wanted.entry: _misfit(btf, wanted) for wanted in unit.signatures}
+    constants = {name for enum in unit.enums for name in btf.constants(enum)}
+    for entry, names in unit.needs.items():
+        missing = [name for name in names if name not in constants]
+        if missing:
+            found[entry] = f"this kernel has no {missing[0]}"
+    return {entry: reason for entry, reason in found.items() if reason is not None}
+
+
+def _misfit(btf: Btf, wanted: Signature) -> str | None:
     """Why the hook cannot serve the body on this kernel: tracepoints change their arguments, and
     the verifier accepts a wrong struct wherever the offsets happen to hold something readable."""
     type_id = _attach_id(btf, wanted)
     if not type_id:
         kind = "tracepoint" if wanted.typedef else "function"
         return f"this kernel's BTF has no {kind} {wanted.symbol.removeprefix('btf_trace_')}"
-    types = _hook_arguments(btf, type_id, typedef=wanted.typedef)
-    for index, name in wanted.structs.items():
+    arguments, result = _prototype(btf, type_id, typedef=wanted.typedef)
+    types = [*arguments, result] if wanted.result else arguments
+    for index, name in wanted.arguments.items():
         if index >= len(types):
-            return f"it has {len(types) - 1} arguments, the probe wants argument {index}"
+            return f"it has {len(arguments)} arguments, the probe wants argument {index}"
         target = _pointed_struct(btf, types[index])
-        if target and target != name:
+        if name and target and target != name:
             return f"its argument {index} is a struct {target}, the probe wants a struct {name}"
     return None
 
 
-def _hook_arguments(btf: Btf, type_id: int, *, typedef: bool) -> list[int]:
-    """The types of the arguments as the program sees them, the return value last."""
+def _prototype(btf: Btf, type_id: int, *, typedef: bool) -> tuple[list[int], int]:
+    """The types of the arguments as the program sees them, and of the return value."""
     if typedef:
         prototype = btf.target(btf.strip(type_id))
         # The first parameter is the tracepoint's private data, which programs do not get.
-        return [*btf.parameters(prototype)[1:], btf.target(prototype)]
+        return btf.parameters(prototype)[1:], btf.target(prototype)
     prototype = btf.target(type_id)
-    return [*btf.parameters(prototype), btf.target(prototype)]
+    return btf.parameters(prototype), btf.target(prototype)
 
 
 def _pointed_struct(btf: Btf, type_id: int) -> str:

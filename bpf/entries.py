@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bpftune.bpf.rungs import BTF_PREFIX, CONTEXT_KINDS, TYPEDEF_KINDS
+from bpftune.bpf.rungs import BTF_PREFIX, CONTEXT_KINDS, RESULT_KINDS, TYPEDEF_KINDS
 from bpftune.bpf.unit import Signature
 from bpftune.ipc.declaration import Hook
 
@@ -77,16 +77,17 @@ def signature(entry: str, hook: Hook, body: Body) -> Signature | None:
     prefix = BTF_PREFIX.get(hook.kind)
     if prefix is None:
         return None
-    structs = {}
+    arguments = {}
     if not body.takes_context:
         for argument, index in zip(body.arguments, body.indexes(hook), strict=True):
-            if (match := _STRUCT_POINTER.fullmatch(argument)) is not None:
-                structs[index] = match[1]
+            match = _STRUCT_POINTER.fullmatch(argument)
+            arguments[index] = match[1] if match else ""
     return Signature(
         entry=entry,
         symbol=prefix + hook.target,
         typedef=hook.kind in TYPEDEF_KINDS,
-        structs=structs,
+        arguments=arguments,
+        result=hook.kind in RESULT_KINDS,
     )
 
 

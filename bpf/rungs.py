@@ -14,6 +14,8 @@ from bpftune.ipc.declaration import Hook
 BTF_PREFIX = {"tp_btf": "btf_trace_", "fentry": "", "fexit": "", "iter": "bpf_iter_"}
 """kinds that attach to a BTF id, and what the symbol's name starts with."""
 TYPEDEF_KINDS = frozenset({"tp_btf"})
+RESULT_KINDS = frozenset({"fexit"})
+"""kinds whose programs get the return value, behind the arguments."""
 CONTEXT_KINDS = frozenset({"sockops", "cgroup", "tracepoint", "iter"})
 UNTYPED_KINDS = frozenset({"kprobe", "kretprobe", "raw_tp"})
 MODERN_KINDS = frozenset({"tp_btf", "fentry", "fexit"})

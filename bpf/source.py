@@ -96,6 +96,7 @@ def make_unit(declaration: Declaration, folder: Path, flavour: Flavour, *, machi
             if (wanted := signature(entry_name(probe.name, index), hook, bodies[probe.body_of(hook)]))
             is not None
         ],
+        needs={entry_name(probe.name, index): probe.needs for probe, index, _ in rungs if probe.needs},
     )
 
 

@@ -25,14 +25,17 @@ class Flavour(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """A BTF symbol that a hook attaches to, and the structs that its arguments must point to."""
+    """A BTF symbol that a hook attaches to, and what its arguments must be."""
 
     entry: str
     """The function that serves the rung."""
     symbol: str
     typedef: bool
     """The symbol is the typedef of a tracepoint, not a function."""
-    structs: dict[int, str]
+    arguments: dict[int, str]
+    """Those that the body gets, by index: the struct that each must point to, empty for anything else."""
+    result: bool
+    """The return value counts as one more argument."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Unit:
     enums: dict[str, list[str]]
     functions: list[str]
     signatures: list[Signature]
+    needs: dict[str, list[str]]
+    """entry -> constants without which the rung is of no use."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +59,7 @@ class Unit:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Unit:
         signatures = [
-            Signature(**{**given, "structs": {int(i): name for i, name in given["structs"].items()}})
+            Signature(**{**given, "arguments": {int(i): name for i, name in given["arguments"].items()}})
             for given in data["signatures"]
         ]
         return cls(**{**data, "flavour": Flavour(data["flavour"]), "signatures": signatures})

@@ -104,7 +104,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The tunable it is about; empty for the supervisor's own watchers, which change nothing."""
     why: Sentence
     reason: Sentence
-    evidence: Identifier | None = None
     event: list[str] | None = None
     scope: Scope = Scope.NETNS
     counters: list[Identifier] = []
@@ -158,6 +157,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: Identifier
     scenarios: list[str]
     hooks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    needs: list[str] = []
+    """Constants of the declaration's `enums` without which no hook is of use, only a poll rung."""
     poll: Poll | None = None
 
     @property

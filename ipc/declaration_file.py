@@ -114,6 +114,10 @@ def _check_probe(declaration: Declaration, probe: Probe) -> None:
         scenario = declaration.scenarios_by_id.get(scenario_id)
         if scenario is None or scenario.event is None:
             raise ValueError(f"probe '{probe.name}' names '{scenario_id}', not a scenario with an event")
+    constants = {name.removeprefix("?") for names in declaration.enums.values() for name in names}
+    for name in probe.needs:
+        if name not in constants:
+            raise ValueError(f"probe '{probe.name}' needs '{name}', which [enums] does not name")
     polls = [hook for hook in probe.ladder if hook.kind == "poll"]
     if bool(polls) != (probe.poll is not None):
         raise ValueError(f"probe '{probe.name}': a poll rung and a [probes.poll] table go together")

@@ -221,7 +221,8 @@ class Decisions:
             current=current,
             floor=bounds.floor,
             cap=bounds.cap,
-            adopted=self._settings.find(tunable.name) is None,
+            adopted=self._settings.find(tunable.name) is None
+            and not self._overrides.is_off(declaration.name, cookie),
         )
 
     def _saw(self, declaration: Declaration, tunable: Tunable, cookie: int, current: Value) -> None:

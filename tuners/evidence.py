@@ -5,6 +5,12 @@ A policy keeps one Evidence per limit in its state and tells it about samples an
 answers whether the growth paid. Nothing here proposes or knows which limit it is about. The metric
 is an amount per round, larger being better: for TCP bytes per round trip, so that near and far
 peers may share one window. All times are CLOCK_MONOTONIC ns.
+
+Two ways down, and what holds after each:
+- What was taken back because it did not pay, or cost too much, is not taken again while the limit is in
+  use: growth is frozen until the limit has decayed to its original and was not needed there for a while.
+- What decayed for lack of use may be taken again as soon as it is needed. That is no swing but a load that
+  comes and goes: if it is back soon, every further step down waits twice as long, up to 21 hours.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ QUIET_NS = 2_000_000_000
 QUIET_ROUNDS = 20
 IDLE_NS = 300_000_000_000
 MAX_REGROWN = 8
+"""Doublings of IDLE_NS."""
 
 
 class Verdict(StrEnum):

@@ -40,6 +40,8 @@ class Regulator(msgspec.Struct):
     """Largest value that --dry-run kept from being written."""
     at_cap: bool = False
     paused_until_ns: int = 0
+    held_until_ns: int = 0
+    """After a step back for a reason of the policy's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,10 @@ def weigh(limit: Limit, cost: float, situation: Situation, state: Regulator, dec
 
 
 def step_back(limit: Limit, scenario: str, situation: Situation, state: Regulator) -> Proposal | None:
-    """A step down for a reason of the policy's own; growth stops until the limit is back at its original.
+    """A step down for a reason of the policy's own; growth stops for a while.
+
+    The policy itself knows how long the reason lasts, see Reading.growable; growing again as soon as it is
+    gone would have the limit swing with it.
 
     None while there is nothing to take back, or while the last step may not have shown yet.
     """
@@ -166,7 +171,7 @@ def step_back(limit: Limit, scenario: str, situation: Situation, state: Regulato
     if turn is None or turn.current <= turn.lowest or situation.now_ns < wait_until_ns:
         return None
     _lower(turn, scenario, shrink(turn.current, situation.shift))
-    evidence.freeze(state.evidence)
+    state.held_until_ns = situation.now_ns + evidence.IDLE_NS
     return turn.decision.proposals[0]
 
 
@@ -242,7 +247,7 @@ def _grow(turn: _Turn, reading: Reading) -> None:
     blocked = (
         state.evidence.frozen
         or state.evidence.verdict is Verdict.OPEN
-        or turn.situation.now_ns < state.paused_until_ns
+        or turn.situation.now_ns < max(state.paused_until_ns, state.held_until_ns)
     )
     if blocked or not reading.growable or reading.need <= current:
         return

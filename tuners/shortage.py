@@ -45,7 +45,8 @@ class Shortage(msgspec.Struct):
     previous: Value = ()
     """The value before the newest growth; empty when that was undone or has decayed."""
     undone: Value = ()
-    """The value that the newest change gave up: to go straight back there is to swing."""
+    """The value that the newest change took back, other than for lack of need: to go straight back there is
+    to swing."""
     swung: bool = False
     """It was wanted again, and refused."""
     observed: Value = ()
@@ -208,9 +209,14 @@ def _applied(limit: Limit, outcome: Outcome, now_ns: int, state: Shortage) -> No
         evidence.record_growth(state.evidence, previous=old[0], now_ns=now_ns)
         return
     state.at_cap = False
-    state.previous, state.undone = (), old
-    record = evidence.record_decay if outcome.proposal.scenario == limit.idle else evidence.record_shrink
-    record(state.evidence, now_ns=now_ns)
+    state.previous = ()
+    if outcome.proposal.scenario == limit.idle:
+        # A load that comes and goes is no swing: evidence waits longer for it each time.
+        state.undone = ()
+        evidence.record_decay(state.evidence, now_ns=now_ns)
+    else:
+        state.undone = old
+        evidence.record_shrink(state.evidence, now_ns=now_ns)
 
 
 def _level(tally: Tally) -> float:
@@ -231,11 +237,11 @@ def _exceeds(new: Value, old: Value) -> bool:
 
 def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
     """The first time growth ends until nothing binds any more; after that it goes a step further than
-    what was given up, as far as the cap allows."""
+    what was taken back, as far as the cap allows."""
     state = turn.state
     if not state.swung:
         state.swung = True
-        text = f"it would go back to {_words(state.undone)}, which was just given up: no growth for now"
+        text = f"it would go back to {_words(state.undone)}, which was just taken back: no growth for now"
         turn.note(turn.limit.short, text)
         evidence.freeze(state.evidence)
         return

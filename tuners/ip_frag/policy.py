@@ -3,7 +3,8 @@
 
 Each namespace has its own limits and counters. The limit grows before it is reached, so for good
 traffic there is nothing to weigh. What tells an attack is that reassembly fails more the more memory
-there is; then the limit goes back step by step, and stays there until the fragments have gone.
+there is, or that in the end it does nothing but fail; then the limit goes back step by step, and stays
+there until the fragments have gone.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ METRIC = "fragments taken per fragment dropped at the limit"
 FLOOD_SHARE = 1 / 8
 """Datagrams get lost on the way now and then and fail half a minute later, when the limit may have grown
 for other reasons. Where fewer requests than that fail it is no attack."""
+
+FLOOD_TAKEN = 1 / 8
+"""Per fragment dropped: where growth ends with less than that, none of it was of use to anyone."""
 
 WINDOW_NS = 1_000_000_000
 
@@ -106,6 +110,8 @@ class Side(msgspec.Struct):
     failing: Correlation = msgspec.field(default_factory=Correlation)
     """The limit against the share of requests that fail, one pair per window."""
     counts: Counts | None = None
+    flooded: bool = False
+    """Growth ended because of a flood, and has not gone back to the original yet."""
 
 
 class IpFragState(msgspec.Struct):
@@ -199,7 +205,8 @@ def _count(family: Family, event: Event, turn: Turn, side: Side) -> tuple[dict[s
     failures = min(requests, max(0, now.failures - before.failures))
     dropped = min(failures, max(0, failures - (now.timeouts - before.timeouts)))
     _correlate(side, turn.view.current[0], requests, failures, now.time_ns)
-    _weigh(turn, requests - dropped, dropped, before.time_ns, now.time_ns)
+    start_ns = _start_ns(before.time_ns, now.time_ns, turn.state.evidence.changed_ns)
+    _weigh(turn, side, taken=requests - dropped, dropped=dropped, start_ns=start_ns)
     share = failures / requests
     return {"requests": requests, "failures": failures, "failed_share": round(share, 4)}, share
 
@@ -216,13 +223,13 @@ def _correlate(side: Side, limit: int, requests: int, failures: int, now_ns: int
     window.failures += failures
 
 
-def _weigh(turn: Turn, taken: int, dropped: int, before_ns: int, now_ns: int) -> None:
+def _weigh(turn: Turn, side: Side, *, taken: int, dropped: int, start_ns: int) -> None:
     """What was taken until the memory was full for the first time only says how large it is."""
     tally = turn.state.tally
     if dropped and not tally.failures:
         tally.successes = taken = 0
-    start_ns = _start_ns(before_ns, now_ns, turn.state.evidence.changed_ns)
-    weigh(turn, successes=taken, failures=dropped, start_ns=start_ns)
+    if weigh(turn, successes=taken, failures=dropped, start_ns=start_ns):
+        side.flooded = turn.state.evidence.level < FLOOD_TAKEN
 
 
 def _read_counts(family: Family, event: Event, situation: Situation) -> Counts | None:
@@ -248,17 +255,19 @@ def _start_ns(before_ns: int, now_ns: int, changed_ns: int) -> int:
 
 
 def _is_flood(turn: Turn, side: Side, share: float) -> bool:
+    side.flooded = side.flooded and turn.is_grown
     if not turn.is_grown or share < FLOOD_SHARE:
         return False
-    return turn.state.evidence.frozen or correlation.is_harmful(side.failing)
+    return side.flooded or correlation.is_harmful(side.failing)
 
 
 def _push_back(family: Family, turn: Turn, side: Side, share: float) -> None:
     """One step back, and no growth from now on; further steps follow for as long as it goes on."""
-    if not turn.state.evidence.frozen:
+    if not side.flooded:
         turn.note(family.flood, _flood_text(side.failing, share))
         evidence.freeze(turn.state.evidence)
         side.failing = Correlation()
+        side.flooded = True
     if not turn.decision.proposals:
         lower(turn, (shrink(turn.view.current[0], turn.situation.shift),), family.flood)
 

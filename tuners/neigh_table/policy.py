@@ -34,6 +34,8 @@ class Table(msgspec.Struct):
     evidence: Evidence = msgspec.field(default_factory=Evidence)
     emptied: int | None = None
     """Entries when it was last seen mostly empty; None: it has been filling since."""
+    filled_ns: int = 0
+    """When it was last seen to fill."""
     paused_until_ns: int = 0
     observed: int = 0
     """Largest gc_thresh3 that --dry-run kept from being written."""
@@ -76,11 +78,15 @@ class NeighTable(Policy[NeighTableState]):
     def on_event(self, event: Event, situation: Situation, state: NeighTableState) -> Decision:
         decision = Decision()
         for family, table in _families(state):
-            if not _is_ours(family, situation) or event.time_ns < table.evidence.changed_ns:
+            if not _is_ours(family, situation):
                 continue
+            is_old = event.time_ns < table.evidence.changed_ns
             if event.scenario == family.filling:
-                _fill(family, event, situation, table, decision)
-            elif event.scenario == family.emptied:
+                _refill(event, table)
+                if not is_old:
+                    _fill(family, event, situation, table, decision)
+            # Of the two scenarios one may overtake the other on the way here.
+            elif event.scenario == family.emptied and not is_old and event.time_ns >= table.filled_ns:
                 _empty(family, event["entries"], situation, table, decision)
         return _with_wake(decision, situation, state)
 
@@ -119,8 +125,13 @@ def _is_grown(family: Family, situation: Situation) -> bool:
     return view.current[0] > view.original[0]
 
 
-def _fill(family: Family, event: Event, situation: Situation, table: Table, decision: Decision) -> None:
+def _refill(event: Event, table: Table) -> None:
+    """Whatever the limits were then, the table is not as empty any more as it was."""
     table.emptied = None
+    table.filled_ns = max(table.filled_ns, event.time_ns)
+
+
+def _fill(family: Family, event: Event, situation: Situation, table: Table, decision: Decision) -> None:
     table.evidence.near_ns = situation.now_ns
     current = situation.tunables[family.thresholds[2]].current[0]
     need = event["entries"] + _arrivals(event)

@@ -23,7 +23,8 @@ struct table {
 	u64 refused;
 	u64 mark_ns;
 	u64 interval_ns;
-	/* Entries when the last removal was reported, 0: none since the table doubled. */
+	/* Entries when the last removal was reported, 0: none since it was told that the table
+	 * fills again. */
 	s64 told;
 };
 
@@ -71,30 +72,38 @@ static __always_inline bool fills_soon(struct table *table, s64 entries, s64 thr
 	return entries + BURST * FORESIGHT_NS / table->interval_ns >= thresh3;
 }
 
+#define SILENT 0
+#define FILLING 1
+#define REFILLED 2
+
 /*
  * An entry was just allocated and counted, or refused: then `made` is 0. Hooks at the entry of the
  * function cannot tell and pass something that is never 0. The pace in the event is that of the
- * last 32 creations, or slower if they are some time ago. Both families' events have the same
- * fields.
+ * last 32 creations, or slower if they are some time ago. What was reported as mostly empty is
+ * taken back as soon as there are twice as many, near a limit or not. Both families' events have
+ * the same fields.
  */
-static __always_inline bool is_filling(struct neigh_table *tbl, struct net_device *dev, u64 made,
-				       struct event_arp_table_filling *e)
+static __always_inline int look_at_table(struct neigh_table *tbl, struct net_device *dev, u64 made,
+					 struct event_arp_table_filling *e)
 {
 	struct table *table = find_table(tbl);
 	s64 entries, thresh1, thresh3;
+	int found = SILENT;
 	u64 age_ns;
 
 	if (!table || !dev)
-		return false;
+		return SILENT;
 	if (!made)
 		__sync_fetch_and_add(&table->refused, 1);
 	entries = READ(tbl, entries.counter);
 	thresh1 = READ(tbl, gc_thresh1);
 	thresh3 = READ(tbl, gc_thresh3);
-	if (entries > 2 * table->told)
-		table->told = 0;
-	if (!fills_soon(table, entries, thresh1, thresh3) && !near_full(entries, thresh3))
-		return false;
+	if (fills_soon(table, entries, thresh1, thresh3) || near_full(entries, thresh3))
+		found = FILLING;
+	if (table->told && entries > 2 * table->told)
+		found = REFILLED;
+	if (found == SILENT)
+		return SILENT;
 	age_ns = bpf_ktime_get_ns() - table->mark_ns;
 	e->ifindex = READ(dev, ifindex);
 	e->entries = entries;
@@ -105,14 +114,29 @@ static __always_inline bool is_filling(struct neigh_table *tbl, struct net_devic
 	e->created = BURST;
 	e->interval_ns = age_ns > table->interval_ns ? age_ns : table->interval_ns;
 	e->refused = table->refused;
-	return true;
+	return found;
+}
+
+/* Only then: what was lost on the way is told again. */
+static __always_inline void refill_is_told(struct neigh_table *tbl)
+{
+	struct table *table = find_table(tbl);
+
+	if (table)
+		table->told = 0;
 }
 
 PROBE(create_arp, struct neigh_table *tbl, struct net_device *dev, u64 made)
 {
 	struct event_arp_table_filling e = {};
+	int found;
 
-	if ((u32)READ(tbl, family) == AF_INET && is_filling(tbl, dev, made, &e))
+	if ((u32)READ(tbl, family) != AF_INET)
+		return 0;
+	found = look_at_table(tbl, dev, made, &e);
+	if (found == REFILLED && !SEND_ALWAYS(arp_table_filling, READ(dev, nd_net.net), &e))
+		refill_is_told(tbl);
+	else if (found == FILLING)
 		SEND(arp_table_filling, READ(dev, nd_net.net), &e);
 	return 0;
 }
@@ -120,9 +144,14 @@ PROBE(create_arp, struct neigh_table *tbl, struct net_device *dev, u64 made)
 PROBE(create_nd, struct neigh_table *tbl, struct net_device *dev, u64 made)
 {
 	struct event_nd_table_filling e = {};
+	int found;
 
-	if ((u32)READ(tbl, family) == AF_INET6 &&
-	    is_filling(tbl, dev, made, (struct event_arp_table_filling *)&e))
+	if ((u32)READ(tbl, family) != AF_INET6)
+		return 0;
+	found = look_at_table(tbl, dev, made, (struct event_arp_table_filling *)&e);
+	if (found == REFILLED && !SEND_ALWAYS(nd_table_filling, READ(dev, nd_net.net), &e))
+		refill_is_told(tbl);
+	else if (found == FILLING)
 		SEND(nd_table_filling, READ(dev, nd_net.net), &e);
 	return 0;
 }
@@ -146,7 +175,8 @@ static __always_inline bool is_small_part(s64 value, s64 limit)
 
 /*
  * An entry is on its way out; the table still counts it. A whole table can go within one event
- * interval, and how far it went matters: each halving is told whatever the rate limit says.
+ * interval, and how far it went matters: each halving is told whatever the rate limit says. Where
+ * creations pass no hook nothing would tell that the table fills again, so nothing is told here.
  */
 PROBE(release, struct neighbour *n)
 {
@@ -161,7 +191,7 @@ PROBE(release, struct neighbour *n)
 	if (!limits_changed())
 		return 0;
 	table = find_table(tbl);
-	if (!table || !dev)
+	if (!table || !table->created || !dev)
 		return 0;
 	e.entries = READ(tbl, entries.counter);
 	thresh3 = READ(tbl, gc_thresh3);
@@ -172,7 +202,7 @@ PROBE(release, struct neighbour *n)
 	e.gc_thresh[2] = thresh3;
 	e.ifindex = READ(dev, ifindex);
 	net = READ(dev, nd_net.net);
-	halved = !table->told || (e.entries >= FEW && 2 * e.entries <= table->told);
+	halved = !table->told || (table->told > FEW && 2 * e.entries <= table->told);
 	ipv4 = (u32)READ(tbl, family) == AF_INET;
 	if (halved) {
 		table->told = e.entries > FEW ? e.entries : FEW;

@@ -16,14 +16,16 @@ from msgspec.structs import replace
 
 from bpftune.ipc.messages import Number, Outcome, Status
 from bpftune.ipc.record import Event
-from bpftune.tuners import growth
+from bpftune.tuners import growth, loan
 from bpftune.tuners.base import Decision, Situation
 from bpftune.tuners.evidence import Sample
 from bpftune.tuners.growth import Limit, Reading, Regulator
+from bpftune.tuners.loan import Loan, Terms
 
 from .memory import pressure_pages
 
 MODERATE_RCVBUF = "net.ipv4.tcp_moderate_rcvbuf"
+MODERATION = Terms(tunables=(MODERATE_RCVBUF,), back="rcvbuf_moderation_done")
 
 RECEIVE = Limit(
     tunable="net.ipv4.tcp_rmem",
@@ -64,6 +66,7 @@ SHORT_OF_MEMORY = ("rmem_memory_short", "wmem_memory_short")
 class Buffers(msgspec.Struct):
     receive: Regulator = msgspec.field(default_factory=Regulator)
     send: Regulator = msgspec.field(default_factory=Regulator)
+    moderation: Loan = msgspec.field(default_factory=Loan)
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +102,6 @@ def react(event: Event, situation: Situation, state: Buffers, decision: Decision
     if event.scenario == RECEIVE.near:
         reading = _reading(RECEIVE, event, _receiving(event), situation)
         growth.react(RECEIVE, reading, situation, state.receive, decision)
-        _moderate(situation, decision)
     else:
         reading = _reading(SEND, event, _sending(event), situation)
         growth.react(SEND, reading, situation, state.send, decision)
@@ -119,17 +121,23 @@ def settle(outcome: Outcome, situation: Situation, state: Buffers, decision: Dec
     for limit, regulator in _sides(state):
         if outcome.proposal.tunable == limit.tunable:
             growth.settle(limit, outcome, situation, regulator)
-    if outcome.status is Status.APPLIED and outcome.proposal.tunable == RECEIVE.tunable:
-        _unmoderate(situation, decision)
+    if outcome.proposal.tunable in MODERATION.tunables:
+        loan.settle(MODERATION, outcome, situation.now_ns, state.moderation)
+    elif outcome.proposal.tunable == RECEIVE.tunable and outcome.status is Status.APPLIED:
+        if outcome.proposal.scenario == RECEIVE.near:
+            _moderate(outcome, situation, state, decision)
+        _unmoderate(situation, state, decision)
 
 
 def expire(situation: Situation, state: Buffers, decision: Decision) -> None:
     for limit, regulator in _sides(state):
         growth.expire(limit, situation, regulator, decision)
+    _unmoderate(situation, state, decision)
 
 
 def due_ns(situation: Situation, state: Buffers) -> list[int | None]:
-    return [growth.wake_ns(limit, situation, regulator) for limit, regulator in _sides(state)]
+    sides = [growth.wake_ns(limit, situation, regulator) for limit, regulator in _sides(state)]
+    return [*sides, _unmoderate_ns(situation, state)]
 
 
 def _sides(state: Buffers) -> tuple[tuple[Limit, Regulator], ...]:
@@ -212,28 +220,31 @@ def _numbers(event: Event, flow: Flow) -> dict[str, Number]:
     }
 
 
-def _moderate(situation: Situation, decision: Decision) -> None:
+def _moderate(outcome: Outcome, situation: Situation, state: Buffers, decision: Decision) -> None:
     """A raised limit means nothing to sockets that do not adjust themselves."""
-    view = situation.adopted(MODERATE_RCVBUF)
-    if view is None or view.current[0] == 1:
-        return
-    for proposal in decision.proposals:
-        if proposal.scenario == RECEIVE.near:
-            wanted = situation.propose(
-                MODERATE_RCVBUF, (1,), "rcvbuf_moderation_off", {"rmem_max": proposal.new[RECEIVE.field]}
-            )
-            decision.proposals.append(wanted)
-            return
-
-
-def _unmoderate(situation: Situation, decision: Decision) -> None:
-    """Once the limit is the administrator's again, so is moderation."""
-    limit = situation.tunables.get(RECEIVE.tunable)
-    view = situation.tunables.get(MODERATE_RCVBUF)
-    if limit is None or view is None or limit.current != limit.original or view.current == view.original:
-        return
-    decision.proposals.append(
-        situation.propose(
-            MODERATE_RCVBUF, view.original, "rcvbuf_moderation_done", {"rmem_max": limit.current[2]}
-        )
+    loan.borrow(
+        MODERATION,
+        situation,
+        state.moderation,
+        decision,
+        value=1,
+        scenario="rcvbuf_moderation_off",
+        numbers={"rmem_max": outcome.current[RECEIVE.field]},
     )
+
+
+def _unmoderate(situation: Situation, state: Buffers, decision: Decision) -> None:
+    """Once the limit is the administrator's again, so is moderation."""
+    if _is_raised(situation):
+        return
+    loan.ease(state.moderation, situation.now_ns)
+    loan.give_back(MODERATION, situation, state.moderation, decision)
+
+
+def _unmoderate_ns(situation: Situation, state: Buffers) -> int | None:
+    return None if _is_raised(situation) else loan.due_ns(MODERATION, situation, state.moderation)
+
+
+def _is_raised(situation: Situation) -> bool:
+    limit = situation.tunables.get(RECEIVE.tunable)
+    return limit is not None and limit.current != limit.original

@@ -15,6 +15,7 @@ from bpftune.ipc.messages import Number, Outcome, Status
 from bpftune.ipc.record import Event
 from bpftune.tuners import flood, loan, shortage
 from bpftune.tuners.base import Decision, Situation
+from bpftune.tuners.evidence import IDLE_NS
 from bpftune.tuners.flood import Flood, Nature
 from bpftune.tuners.loan import Loan, Terms
 from bpftune.tuners.shortage import Limit, Shortage, Turn, take_turn
@@ -69,6 +70,8 @@ class Handshakes(msgspec.Struct):
     cookies: Loan = msgspec.field(default_factory=Loan)
     cookies_failed: int = 0
     cookies_good: int = 0
+    short_ns: int = 0
+    """When a queue was full last while memory was short; 0: never."""
 
 
 def react(event: Event, situation: Situation, state: Handshakes, decision: Decision) -> None:
@@ -76,13 +79,14 @@ def react(event: Event, situation: Situation, state: Handshakes, decision: Decis
     counted = _count(situation, state)
     if counted is None:
         return
-    if situation.now_ns - counted.since_ns > SPELL_NS:
-        state.cookies_failed = state.cookies_good = 0
     state.cookies_failed += counted.cookies_failed
     state.cookies_good += counted.cookies_good
+    is_short_now = is_short(event, situation)
+    if is_short_now:
+        state.short_ns = situation.now_ns
     if _cookies(situation):
         _weigh_cookies(event, situation, state, decision)
-    elif counted.refused and is_short(event, situation):
+    elif counted.refused and is_short_now:
         loan.borrow(
             COOKIES,
             situation,
@@ -142,10 +146,13 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _count(situation: Situation, state: Handshakes) -> Counted | None:
-    """None the first time, and where the kernel does not count."""
+    """None the first time, the first time after a while, and where the kernel does not count."""
     before, now = state.counters, dict(situation.counters)
     since_ns = state.counted_ns
     state.counters, state.counted_ns = now, situation.now_ns
+    if situation.now_ns - since_ns > SPELL_NS:
+        state.cookies_failed = state.cookies_good = 0
+        return None
     if not before or now.keys() != before.keys() or not now.keys() >= COUNTERS:
         return None
     risen = {name: max(0, now[name] - before[name]) for name in now}
@@ -168,10 +175,14 @@ def _cookies(situation: Situation) -> int:
 
 
 def _weigh_cookies(event: Event, situation: Situation, state: Handshakes, decision: Decision) -> None:
-    """Cookies are on: without them the backlog would count, with them it does not."""
-    if _cookies(situation) != 1 or is_short(event, situation):
+    """Cookies are on: without them the backlog would count, with them it does not.
+
+    Memory that is short now and then would have them switched with it, so they stay for a while.
+    """
+    if _cookies(situation) != 1:
         return
-    if state.cookies_failed >= USELESS_COOKIES and not state.cookies_good:
+    save_memory = state.short_ns > 0 and situation.now_ns - state.short_ns < IDLE_NS
+    if state.cookies_failed >= USELESS_COOKIES and not state.cookies_good and not save_memory:
         loan.borrow(
             COOKIES,
             situation,
@@ -200,7 +211,11 @@ def _weigh_backlog(
         turn, successes=counted.served, failures=max(0, by_backlog), start_ns=counted.since_ns
     )
     found = flood.observe(
-        state.flood, turned_away=counted.refused, served=counted.served, now_ns=situation.now_ns
+        state.flood,
+        turned_away=counted.refused,
+        served=counted.served,
+        start_ns=counted.since_ns,
+        now_ns=situation.now_ns,
     )
     if found is None or stops:
         return

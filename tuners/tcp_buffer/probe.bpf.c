@@ -81,17 +81,30 @@ struct handshakes {
 BPF_TABLE("lru_hash", u64, struct handshakes, begun, 4096);
 
 /*
+ * NULL where the socket has none that tells about the present. An address can belong to a new
+ * socket by now, whose counters are then behind the mark.
+ */
+static __always_inline struct mark *find_mark(struct mark_key *key, struct mark *now)
+{
+	struct mark *mark = marks.lookup(key);
+
+	if (!mark || now->bytes < mark->bytes || now->limited_jiffies < mark->limited_jiffies ||
+	    now->time_ns - mark->time_ns > STALE_NS)
+		return NULL;
+	return mark;
+}
+
+/*
  * What the socket moved since its last sample, exactly; both 0 if it had none. False while less
- * than two round trips have passed: windows come in bursts, less than that says nothing. An address
- * can belong to a new socket by now, whose counter is then behind the mark.
+ * than two round trips have passed: windows come in bursts, less than that says nothing.
  */
 static __always_inline bool measure(struct mark_key *key, struct mark *now, u32 rtt_us,
 				    struct sample_out *out)
 {
-	struct mark *mark = marks.lookup(key);
+	struct mark *mark = find_mark(key, now);
 	u64 interval_ns;
 
-	if (!mark || now->bytes < mark->bytes || now->time_ns - mark->time_ns > STALE_NS) {
+	if (!mark) {
 		marks.update(key, now);
 		return true;
 	}
@@ -364,7 +377,9 @@ static __always_inline bool waits_for_room(struct tcp_sock *tp, struct sock *sk)
  * An acknowledgement ended a round trip. The kernel counts the time in which everything was sent,
  * the window still open and the application waiting for room: if that time has grown, or the
  * application waits right now, the send buffer was what the flow waited for. In jiffies, so waits
- * on a LAN do not count.
+ * on a LAN do not count. Of a socket seen for the first time the count tells nothing yet: it waited
+ * at any time in its life. The mark moves along while nothing is waited for, so that a sample is of
+ * the time that was.
  */
 static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk, struct net *net)
 {
@@ -381,17 +396,22 @@ static __always_inline void look_at_sender(struct tcp_sock *tp, struct sock *sk,
 	e.sk_sndbuf = READ(sk, sk_sndbuf);
 	if (!near_full(e.sk_sndbuf, limit))
 		return;
-	now.limited_jiffies = READ(tp, chrono_stat[TCP_CHRONO_SNDBUF_LIMITED - 1]);
-	key.sk = (u64)tp;
-	mark = marks.lookup(&key);
-	e.limited_jiffies = now.limited_jiffies - (mark ? mark->limited_jiffies : 0);
 	e.srtt_us = READ(tp, srtt_us) >> 3;
-	if (waits_for_room(tp, sk))
-		e.limited_jiffies += e.srtt_us / LONGEST_JIFFY_US;
-	if (!e.limited_jiffies || !e.srtt_us)
+	if (!e.srtt_us)
 		return;
+	now.limited_jiffies = READ(tp, chrono_stat[TCP_CHRONO_SNDBUF_LIMITED - 1]);
 	now.bytes = READ(tp, bytes_acked);
 	now.time_ns = bpf_ktime_get_ns();
+	key.sk = (u64)tp;
+	mark = find_mark(&key, &now);
+	if (mark)
+		e.limited_jiffies = now.limited_jiffies - mark->limited_jiffies;
+	if (waits_for_room(tp, sk))
+		e.limited_jiffies += e.srtt_us / LONGEST_JIFFY_US;
+	if (!e.limited_jiffies) {
+		marks.update(&key, &now);
+		return;
+	}
 	if (!measure(&key, &now, e.srtt_us, &out))
 		return;
 	e.moved_bytes = out.moved_bytes;

@@ -42,11 +42,16 @@
 /*
  * What net.ipv4.tcp_available_congestion_control may list, but for lp, which gives way to everyone,
  * and cdg, which the kernel keeps from BPF. Which of these there are shows when one is set. No name
- * has more than 8 letters, so each is compared as one number.
+ * has more than 8 letters, so each is compared, and set, as the one number that its bytes are.
  */
-#define NAME(a, b, c, d, e, f, g, h)                                                   \
+#define NUMBER(a, b, c, d, e, f, g, h)                                                 \
 	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | \
 	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define NAME(a, b, c, d, e, f, g, h) NUMBER(a, b, c, d, e, f, g, h)
+#else
+#define NAME(a, b, c, d, e, f, g, h) NUMBER(h, g, f, e, d, c, b, a)
+#endif
 /* clang-format off */
 #define ALGORITHMS(each) \
 	each(0, NAME('c', 'u', 'b', 'i', 'c', 0, 0, 0)) \
@@ -117,7 +122,8 @@ BPF_SK_STORAGE(connections, struct connection);
 BPF_F_TABLE("hash", struct paths_key, struct paths_value, paths, 2048, BPF_F_NO_PREALLOC);
 BPF_ARRAY(blank_path, struct paths_value, 1);
 BPF_ARRAY(missing_since_ns, u64, 16);
-BPF_TABLE("lru_hash", struct remote_key, struct remote, remotes, 1024);
+/* An LRU, as remotes never end. Room for the 128 free elements that each of 128 CPUs holds back. */
+BPF_TABLE("lru_hash", struct remote_key, struct remote, remotes, 16384);
 
 static __always_inline struct net *net_of(struct tcp_sock *tp)
 {

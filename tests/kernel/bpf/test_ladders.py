@@ -105,6 +105,29 @@ def test_the_same_hook_can_be_tried_with_its_arguments_in_another_order(climb: C
     assert "struct sk_buff" in status.refused["tp_btf:tcp_retransmit_skb"]
 
 
+def test_a_constant_that_this_kernel_lacks_refuses_all_rungs_that_need_it(tmp_path: Path) -> None:
+    folder = make_tuner(
+        tmp_path,
+        "needy",
+        hooks={"receive": ("tp_btf:tcp_rcv_space_adjust", "raw_tp:tcp_rcv_space_adjust")},
+        source=RECEIVE,
+        structs=f'{SOCK}\n[enums]\nskb_drop_reason = ["?SKB_DROP_REASON_OF_TOMORROW"]\n',
+    )
+    declared = folder / "tuner.toml"
+    needs = 'needs = ["SKB_DROP_REASON_OF_TOMORROW"]\n[structs]'
+    declared.write_text(declared.read_text().replace("[structs]", needs))
+
+    with opened(tmp_path / "cache") as rig:
+        assert rig.bpf.load([read_source(folder)]) == {}
+        (status,) = rig.bpf.attach("needy")
+
+    assert status.hook is None
+    assert status.refused == dict.fromkeys(
+        ("tp_btf:tcp_rcv_space_adjust", "raw_tp:tcp_rcv_space_adjust"),
+        "this kernel has no SKB_DROP_REASON_OF_TOMORROW",
+    )
+
+
 def test_a_raw_tracepoint_reads_through_the_helper(climb: Climb) -> None:
     status = climb("raw_tp:no_such_event", "raw_tp:tcp_rcv_space_adjust")
 

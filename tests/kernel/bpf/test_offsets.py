@@ -153,6 +153,7 @@ def compile_accesses(
         enums={},
         functions=list(functions),
         signatures=[],
+        needs={},
     )
     (built,) = compile_in_child([unit])
     assert isinstance(built, Object), built

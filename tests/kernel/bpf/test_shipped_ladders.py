@@ -2,25 +2,31 @@
 """The ladders of the shipped tuners on this kernel: each probe has a hook, and the best that there is.
 
 On a distribution's kernel, which accepts every type of program, a rung may be refused for one reason
-only: the kernel lacks the symbol, as its own list of symbols says, or one of its arguments.
+only: the kernel lacks the symbol, as its own list of symbols says, one of its arguments, or a reason
+for drops that it would have to show.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bpftune.bpf.kernelfs import read_pmu_type
 from bpftune.bpf.rungs import MODERN_KINDS
+from bpftune.bpf.source import make_unit
+from bpftune.bpf.unit import Flavour, Object
 from bpftune.ipc.declaration import Declaration
+from bpftune.ipc.declaration_file import load_declaration
 from bpftune.supervisor.supervisor import CACHE_DIR
-from tests.kernel.bpf.rig import ROOT, Rig, opened, read_source
+from tests.kernel.bpf.rig import ROOT, Rig, compile_once, opened, read_source
 from tests.kernel.daemon import BPFTUNE
 from tests.requirements import EVERY_RUNG, require_rung
 from tests.waiting import SCALE
@@ -70,7 +76,11 @@ def test_no_rung_is_refused_but_for_a_symbol_that_is_not_there(folder: Path, cac
 
     refused = {hook: why for status in statuses for hook, why in status.refused.items()}
     print("\n".join(f"{hook}: {why}" for hook, why in refused.items()))
-    wrong = {hook: why for hook, why in refused.items() if not (is_missing(hook) or lacks_argument(why))}
+    wrong = {
+        hook: why
+        for hook, why in refused.items()
+        if not (is_missing(hook) or lacks_argument(why) or lacks_constant(why))
+    }
     require_rung(not wrong, "; ".join(f"{hook}: {why}" for hook, why in wrong.items()))
 
 
@@ -84,6 +94,22 @@ def test_legacy_mode_does_without_modern_hooks_where_there_are_older(folder: Pat
         older = [hook for hook in ladder if hook.kind not in MODERN_KINDS]
         if older and (EVERY_RUNG or older[-1].kind == "poll"):
             assert statuses[probe].hook in [str(hook) for hook in older], statuses[probe]
+
+
+def test_where_the_kernel_gives_no_reason_for_drops_the_backlog_is_polled() -> None:
+    folder = ROOT / "tuners/net_buffer"
+    declaration = load_declaration(folder)
+    units = [make_unit(declaration, folder, flavour, machine=os.uname().machine) for flavour in Flavour]
+
+    built = compile_once([replace(unit, enums={}) for unit in units])
+
+    refused = {entry: why for one in built if isinstance(one, Object) for entry, why in one.refusals.items()}
+    (drop,) = (probe for probe in declaration.probes if probe.name == "drop")
+    assert refused == {
+        f"drop__{rung}": "this kernel has no SKB_DROP_REASON_CPU_BACKLOG"
+        for rung in range(len(drop.ladder) - 1)
+    }
+    assert drop.ladder[-1].kind == "poll"
 
 
 def test_kprobes_are_used_when_forced(cache: Path) -> None:
@@ -114,7 +140,12 @@ def test_support_tells_the_truth(state: Path, arguments: tuple[str, ...], words:
 
 def lacks_argument(why: str) -> bool:
     """A tracepoint that on this kernel has fewer arguments than the probe takes from it."""
-    return "invalid bpf_context access" in why
+    return "invalid bpf_context access" in why or "the probe wants argument" in why
+
+
+def lacks_constant(why: str) -> bool:
+    """One that the probe declares to need."""
+    return why.startswith("this kernel has no SKB_DROP_REASON_")
 
 
 def is_missing(hook: str) -> bool:

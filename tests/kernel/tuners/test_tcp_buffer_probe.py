@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+import socket
+import struct
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +88,37 @@ def test_senders_at_their_limit_are_seen(distant: Pair, rig: Rig, legacy: bool, 
     # were round trips may fall into the interval.
     rounds = newest["interval_ns"] / (1000 * newest["srtt_us"])
     assert WMEM_MAX / 8 * rounds < newest["moved_bytes"] < WMEM_MAX * (rounds + 1)
+
+
+def test_what_a_sender_waited_for_before_it_was_looked_at_does_not_count(
+    distant: Pair, rig: Rig, legacy: bool
+) -> None:
+    distant.a.write_sysctl("net.ipv4.tcp_wmem", f"4096 16384 {WMEM_MAX}")
+    with traffic.receiver(distant.b, distant.b_ipv4) as to:
+        with distant.a.entered():
+            sender = socket.create_connection((to.address, to.port))
+        with sender:
+            send_for(sender, seconds=1.5, piece=bytes(1 << 18))
+            wait_for(lambda: queued_bytes(sender) == 0, 5, "all to be acknowledged")
+            attach(rig, "send", LADDER[legacy])
+
+            send_for(sender, seconds=2, piece=bytes(1000), pause_s=0.01)
+            assert seen(rig, "sndbuf_near_limit", distant.a) == []
+
+            send_for(sender, seconds=2, piece=bytes(1 << 18))
+            assert seen(rig, "sndbuf_near_limit", distant.a)
+
+
+def send_for(sender: socket.socket, *, seconds: float, piece: bytes, pause_s: float = 0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sender.sendall(piece)
+        time.sleep(pause_s)
+
+
+def queued_bytes(sender: socket.socket) -> int:
+    (queued,) = struct.unpack("=i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))
+    return int(queued)
 
 
 def test_receivers_at_their_limit_are_seen(distant: Pair, rig: Rig, legacy: bool) -> None:

@@ -63,6 +63,7 @@ def unit(tuner: str = "small", *, body: str = "int a;") -> Unit:
         enums={},
         functions=["a__0"],
         signatures=[],
+        needs={},
     )
 
 

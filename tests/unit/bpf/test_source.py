@@ -90,9 +90,27 @@ def test_signatures_say_what_arguments_must_point_to(tmp_path: Path) -> None:
             entry="create__0",
             symbol="btf_trace_neigh_create",
             typedef=True,
-            structs={2: "neigh_table", 0: "net_device"},
+            arguments={2: "neigh_table", 0: "net_device", 1: ""},
+            result=False,
         )
     ]
+
+
+def test_a_function_that_returned_has_one_argument_more(tmp_path: Path) -> None:
+    given = declaration(probe("create", "fexit:neigh_create", "fentry:neigh_create"))
+
+    assert [wanted.result for wanted in made(tmp_path, given).signatures] == [True, False]
+
+
+def test_what_a_probe_needs_all_its_rungs_need(tmp_path: Path) -> None:
+    needy = msgspec.structs.replace(
+        probe("create", "tp_btf:neigh_create", "fentry:x", "kprobe:x"), needs=["SKB_DROP_REASON_CPU_BACKLOG"]
+    )
+    given = declaration(needy, probe("established", "sockops"))
+
+    needs = made(tmp_path, given).needs
+
+    assert needs == {entry: ["SKB_DROP_REASON_CPU_BACKLOG"] for entry in ("create__0", "create__1")}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +160,7 @@ def test_a_rung_may_name_another_body(tmp_path: Path) -> None:
     unit = made(tmp_path, given, text=text)
 
     assert "int create__1(unsigned long long *ctx) { return body_tick((void *)ctx[1]); }" in unit.body
-    assert unit.signatures[1].structs == {1: "neighbour"}
+    assert unit.signatures[1].arguments == {1: "neighbour"}
 
 
 def test_a_named_body_must_be_there(tmp_path: Path) -> None:

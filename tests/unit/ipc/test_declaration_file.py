@@ -78,6 +78,7 @@ def test_a_declaration_is_read(tmp_path: Path) -> None:
         ('scope = "netns"', 'scope = "galaxy"', "galaxy"),
         ('scope = "netns"', 'scope = "netns"\nmirror = true', "cannot be mirrored"),
         ('event = ["u32', 'counters = ["lost"]\nevent = ["u32', "unknown counter 'lost'"),
+        ("hooks = [", 'needs = ["ABSENT"]\nhooks = [', "needs 'ABSENT', which [enums] does not name"),
         ("[[tunables]]", "[[tunables", "Expected"),
     ],
 )

@@ -143,6 +143,19 @@ def test_what_sysctl_d_sets_is_left_alone(build: Build) -> None:
     assert {name: one.adopted for name, one in view.tunables.items()} == {RMEM: False, MODERATE: True}
 
 
+def test_where_the_tuner_is_off_no_tunable_is_its_own(rig: DecisionRig) -> None:
+    def adopted(cookie: int) -> set[bool]:
+        view = rig.decisions.view(DECLARATION, cookie)
+        assert view is not None
+        return {one.adopted for one in view.tunables.values()}
+
+    assert adopted(rig.cookie) == adopted(GLOBAL) == {True}
+    rig.overrides.disable(DECLARATION.name, rig.registry.initial, by="bpftune-ctl disable")
+    assert adopted(rig.cookie) == adopted(GLOBAL) == {False}
+    rig.overrides.enable(DECLARATION.name, rig.registry.initial)
+    assert adopted(rig.cookie) == adopted(GLOBAL) == {True}
+
+
 def test_a_tuner_that_is_off(rig: DecisionRig) -> None:
     rig.overrides.disable("example", rig.registry.initial, by="bpftune-ctl disable")
     assert rig.grow(7_000_000).why == "off because of bpftune-ctl disable"

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bpftune.ipc.declaration_file import load_declaration
 from bpftune.ipc.messages import GLOBAL, Netns, Note, Outcome, Proposal, Status, TunableView, Value
 from bpftune.ipc.record import Event
 from bpftune.tuners.base import Decision, Policy, Situation
+from bpftune.tuners.evidence import IDLE_NS
 
 TUNERS = Path(__file__).parents[3] / "tuners"
 COOKIE = 4711
@@ -37,6 +39,8 @@ class FakeKernel:
         self.status = Status.APPLIED
         self.proposals: list[Proposal] = []
         self.changes: list[tuple[str, Value, Value]] = []
+        self.applied: list[tuple[int, Proposal]] = []
+        """When, and what."""
         self.notes: list[Note] = []
         self.wakes: dict[int, int] = {}
         self.adopted = True
@@ -90,6 +94,29 @@ class FakeKernel:
         changed = [new[field] for name, _, new in self.changes if name == tunable]
         return [self.originals[tunable][field], *changed]
 
+    def swings(self, tunable: str, *eases: str, field: int = 0, causes: Sequence[int] = ()) -> bool:
+        """A -> B -> A -> B, but where B was left under one of the scenarios `eases`, as for lack of need,
+        and is taken again an idle period after it was taken first, or later.
+
+        With `causes`, one for each in `applied`, what was done for another is not compared.
+        """
+        moves = [
+            (at_ns, proposal, cause)
+            for (at_ns, proposal), cause in zip(self.applied, causes or repeat(0), strict=False)
+            if proposal.tunable == tunable and proposal.new[field] != proposal.expected[field]
+        ]
+        return any(
+            one == other
+            and (first.expected[field], first.new[field]) == (third.expected[field], third.new[field])
+            and not (
+                min(first, second, key=lambda move: move.new[field] - move.expected[field]).scenario in eases
+                and (first.new < first.expected or end_ns - start_ns >= IDLE_NS)
+            )
+            for (start_ns, first, one), (_, second, _), (end_ns, third, other) in zip(
+                moves, moves[1:], moves[2:], strict=False
+            )
+        )
+
     @property
     def _only_record(self) -> int:
         scopes = {scenario.scope for scenario in self.declaration.scenarios}
@@ -112,6 +139,7 @@ class FakeKernel:
         if status is Status.APPLIED:
             self.values[proposal.tunable] = proposal.new
             self.changes.append((proposal.tunable, old, proposal.new))
+            self.applied.append((self.now_ns, proposal))
         self.now_ns += 500_000
         outcome = Outcome(proposal=proposal, status=status, current=self.values[proposal.tunable])
         decision = self.policy.on_outcome(outcome, self.situation(record), self.states[record])

@@ -16,7 +16,7 @@ from bpftune.ipc.messages import Outcome, Proposal, Status, Value
 from bpftune.tuners import growth
 from bpftune.tuners.base import Decision
 from bpftune.tuners.correlation import MIN_SAMPLES
-from bpftune.tuners.evidence import IDLE_NS, PATIENCE, QUIET_NS, Sample, Verdict
+from bpftune.tuners.evidence import IDLE_NS, MAX_REGROWN, PATIENCE, QUIET_NS, Sample, Verdict
 from bpftune.tuners.growth import REFUSED_PAUSE_NS, STEP_BACK_NS, Limit, Reading, Regulator
 from tests.unit.tuners.lone_tunable import SECOND, LoneTunable
 
@@ -348,6 +348,25 @@ def test_after_that_nothing_grows() -> None:
     assert (len(place.changes), len(place.notes)) == (3, 1)
 
 
+def test_nor_does_it_as_long_as_the_limit_is_in_use() -> None:
+    place = unpaid_twice()
+    for _ in range(1000):
+        place.expire(IDLE_NS - SECOND)
+        place.react(9000)
+    assert [new for _, _, new in place.changes] == [1250, 1562, 1250]
+
+
+def test_a_load_that_comes_and_goes_is_waited_for_nearly_a_day_in_the_end() -> None:
+    place = Place()
+    for _ in range(20):
+        place.react(1250)
+        place.rest()
+    place.react(1250)
+    place.expire(QUIET_NS)
+    assert place.due_in_ns() == (IDLE_NS << MAX_REGROWN) - QUIET_NS
+    assert 20 < (IDLE_NS << MAX_REGROWN) / (3600 * SECOND) < 24
+
+
 def test_one_that_paid_in_between_lets_it_go_on() -> None:
     place = Place()
     level = 1000.0
@@ -453,8 +472,12 @@ def test_a_policy_may_take_steps_back_for_reasons_of_its_own() -> None:
     place.now_ns += STEP_BACK_NS
     assert place.step_back()
     assert (place.value, place.scenarios[-1]) == (1500, "short")
+    place.now_ns += IDLE_NS - 1
     place.react(5000)
-    assert place.value == 1500, "growth is over"
+    assert place.value == 1500, "no growth for a while"
+    place.now_ns += 1
+    place.react(5000)
+    assert place.value == 5000
 
 
 def test_each_such_step_may_show_before_the_next() -> None:

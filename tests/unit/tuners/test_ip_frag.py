@@ -162,6 +162,23 @@ def test_a_flood_below_the_limit_shows_by_its_timeouts(make_kernel: MakeKernel) 
     assert fragments.failures == fragments.timeouts > 0, "nothing was dropped at the limit"
 
 
+def test_growth_that_paid_outlives_the_end_of_growth(make_kernel: MakeKernel) -> None:
+    """Of a load that more memory helps up to 1 MiB, a third of the fragments is dropped for good."""
+    kernel = kernel_of(make_kernel)
+    requests = failures = 0
+
+    for _ in range(2400):
+        limit = kernel.values[HIGH4][0]
+        requests += 2000
+        failures += int(2000 * max(0.3, 0.6 - 0.3 * (limit - 262_144) / 786_432))
+        kernel.now_ns += INTERVAL_NS
+        counters = {"ipv4_requests": requests, "ipv4_failures": failures, "ipv4_timeouts": 0}
+        deliver(kernel, IPV4, limit, counters)
+
+    assert [note.scenario for note in kernel.notes] == [IPV4.limit.unpaid]
+    assert kernel.values[HIGH4][0] >= 1 << 20
+
+
 def test_datagrams_lost_on_the_way_are_no_attack(make_kernel: MakeKernel) -> None:
     kernel = kernel_of(make_kernel)
     fragments = Fragments(kernel=kernel)
@@ -261,16 +278,9 @@ def test_any_stream_of_events_is_survived(
         history = kernel.history(tunable)
         assert min(history) == original
         assert max(history) <= CAP
-    for tunable in (HIGH4, HIGH6):
-        assert not _goes_back_and_forth(kernel.history(tunable))
+    for limit in (IPV4.limit, IPV6.limit):
+        assert not kernel.swings(limit.tunable, limit.idle)
     assert_low_below_high(kernel)
     kernel.status = Status.APPLIED
     kernel.run_until(kernel.now_ns + 100_000 * IDLE_NS)
     assert kernel.values == kernel.originals
-
-
-def _goes_back_and_forth(history: list[int]) -> bool:
-    """A -> B -> A -> B"""
-    return any(
-        history[i] == history[i + 2] and history[i + 1] == history[i + 3] for i in range(len(history) - 3)
-    )

@@ -116,6 +116,51 @@ def test_shrinks_step_by_step_to_the_original(kernel: FakeKernel) -> None:
     assert kernel.wake_at_ns is None
 
 
+def emptied_from_above(kernel: FakeKernel) -> None:
+    """A table that has just lost nearly all of its entries; the first step down is made."""
+    fill(kernel, ARP, 130, created=32, interval_ns=64_000)
+    kernel.now_ns += SECOND
+    empty(kernel, ARP, 20)
+    kernel.now_ns += SECOND
+
+
+def test_a_table_that_fills_again_keeps_its_room(kernel: FakeKernel) -> None:
+    emptied_from_above(kernel)
+    kept = limits(kernel, ARP)
+
+    fill(kernel, ARP, 41)
+    kernel.run_until(kernel.now_ns + IDLE_NS - SECOND)
+
+    assert limits(kernel, ARP) == kept
+    assert len(kernel.proposals) == 6
+    kernel.run_until(kernel.now_ns + 2 * SECOND)
+    assert limits(kernel, ARP)[2] < kept[2], "idle, it decays"
+
+
+def test_that_it_fills_is_heard_whatever_changed_meanwhile(kernel: FakeKernel) -> None:
+    emptied_from_above(kernel)
+    kept = limits(kernel, ARP)
+    now_ns, kernel.now_ns = kernel.now_ns, kernel.state.arp.evidence.changed_ns - 1
+
+    fill(kernel, ARP, 41)
+    kernel.now_ns = now_ns
+    kernel.run_until(kernel.now_ns + 60 * SECOND)
+
+    assert limits(kernel, ARP) == kept
+
+
+def test_an_older_report_of_emptiness_does_not_undo_it(kernel: FakeKernel) -> None:
+    emptied_from_above(kernel)
+    kept = limits(kernel, ARP)
+
+    fill(kernel, ARP, 41)
+    kernel.now_ns -= 1
+    empty(kernel, ARP, 20)
+    kernel.run_until(kernel.now_ns + 60 * SECOND)
+
+    assert limits(kernel, ARP) == kept
+
+
 def test_the_smallest_goes_first_on_the_way_down(kernel: FakeKernel) -> None:
     fill(kernel, ARP, 130, created=32, interval_ns=640_000)
     kernel.proposals.clear()

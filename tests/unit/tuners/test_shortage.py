@@ -115,8 +115,17 @@ def unpaid_twice() -> Place:
     return place
 
 
-def given_up() -> Place:
-    """A step up, back again for lack of need, and nothing that binds."""
+def taken_back() -> Place:
+    """A step up, and down again while it is needed."""
+    place = Place()
+    place.step_up()
+    place.lower(*place.original)
+    assert place.current == place.original
+    return place
+
+
+def decayed() -> Place:
+    """A step up, and down again for lack of need."""
     place = Place()
     place.step_up()
     place.rest()
@@ -414,18 +423,35 @@ def test_lowering_raises_no_field() -> None:
 # Not back and forth
 
 
-def test_what_was_just_given_up_is_not_taken_again() -> None:
-    place = given_up()
+def test_what_was_just_taken_back_is_not_taken_again() -> None:
+    place = taken_back()
     place.step_up()
     assert place.current == place.original
-    assert place.notes == ["it would go back to 1250 2500, which was just given up: no growth for now"]
+    assert place.notes == ["it would go back to 1250 2500, which was just taken back: no growth for now"]
     place.grow_to(9000, 9000)
     assert place.current == place.original, "nor anything else"
     assert len(place.notes) == 1
 
 
+def test_what_decayed_is_taken_again_as_soon_as_it_is_needed() -> None:
+    place = decayed()
+    for _ in range(3):
+        place.step_up()
+        assert (place.current, place.notes) == ((1250, 2500), [])
+        place.rest()
+
+
+def test_what_did_not_pay_is_not_taken_again_while_it_is_wanted() -> None:
+    place = unpaid_twice()
+    for _ in range(1000):
+        place.step_up()
+        place.expire(IDLE_NS - 2 * ENOUGH_NS)
+        place.count(9 * ENOUGH_FAILURES, ENOUGH_FAILURES)
+    assert place.current == (1250, 2500)
+
+
 def test_wanted_again_after_that_it_goes_beyond() -> None:
-    place = given_up()
+    place = taken_back()
     place.step_up()
     place.rest()
     place.step_up()
@@ -437,7 +463,7 @@ def test_a_field_above_its_cap_stays_where_it_is() -> None:
     place = Place(1000, 5000)
     place.cap = (CAP, 4000)
     place.step_up()
-    place.rest()
+    place.lower(*place.original)
     place.step_up()
     place.rest()
     place.step_up()
@@ -450,33 +476,32 @@ def test_at_the_cap_it_comes_back_when_it_was_wanted_twice() -> None:
     for _ in range(3):
         place.step_up()
         assert place.current == place.cap
-        place.rest()
+        place.lower(*place.original)
         place.step_up()
         assert place.current == place.original
         place.rest()
 
 
 def test_another_value_than_that_is_no_swing() -> None:
-    place = given_up()
+    place = taken_back()
     place.grow_to(1250, 2501)
     assert place.current == (1250, 2501)
 
 
 def test_a_growth_puts_an_end_to_the_suspicion() -> None:
-    place = given_up()
+    place = taken_back()
     place.step_up()
     place.rest()
     place.step_up()
-    place.rest()
-    assert place.current == place.original
-    _, last_given_up, _ = place.changes[-1]
-    place.grow_to(*last_given_up)
+    place.lower(*place.original)
+    _, last_taken_back, _ = place.changes[-1]
+    place.grow_to(*last_taken_back)
     assert place.current == place.original
     assert len(place.notes) == 2, "a new one is refused once as well"
 
 
 def test_what_would_go_beyond_is_observed_once() -> None:
-    place = given_up()
+    place = taken_back()
     place.step_up()
     place.rest()
     place.status = Status.OBSERVED
@@ -512,7 +537,7 @@ def test_no_step_comes_too_early() -> None:
 
 
 def test_a_load_that_is_soon_back_is_waited_for_longer() -> None:
-    place = given_up()
+    place = decayed()
     place.grow_to(1300, 2000)
     assert place.due_in_ns() == 2 * IDLE_NS
 

@@ -151,6 +151,29 @@ def test_sockets_of_many_rates_stay_within_the_need_of_the_fastest(make_kernel: 
     assert len(kernel.changes) <= 10
 
 
+@pytest.mark.parametrize("status", [Status.STALE, Status.REFUSED, Status.FAILED])
+def test_moderation_is_not_turned_on_for_a_limit_that_did_not_grow(
+    make_kernel: MakeKernel, status: Status
+) -> None:
+    kernel = make_kernel("tcp_buffer", TcpBuffer(), values(moderate=0))
+    kernel.status = status
+    Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))
+    assert [proposal.tunable for proposal in kernel.proposals] == [RMEM]
+
+
+def test_moderation_that_could_not_go_back_goes_back_later(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel("tcp_buffer", TcpBuffer(), values(moderate=0))
+    Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))
+    kernel.values[RMEM] = kernel.originals[RMEM]
+    assert kernel.values[MODERATE_RCVBUF] == (1,)
+
+    kernel.wake_at_ns = kernel.now_ns
+    kernel.run_until(kernel.now_ns + IDLE_NS)
+
+    assert kernel.values == kernel.originals
+    assert kernel.wake_at_ns is None
+
+
 def test_moderation_is_turned_on_with_the_limit_and_off_again(make_kernel: MakeKernel) -> None:
     kernel = make_kernel("tcp_buffer", TcpBuffer(), values(moderate=0))
     Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))

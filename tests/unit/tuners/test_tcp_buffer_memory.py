@@ -16,6 +16,7 @@ from bpftune.tuners.loan import HOLD_NS
 from bpftune.tuners.tcp_buffer.buffers import RECEIVE, SEND, SHORT_OF_MEMORY
 from bpftune.tuners.tcp_buffer.memory import EXHAUSTION, LARGE_PAGES, METRICS, PRESSURE
 from bpftune.tuners.tcp_buffer.policy import TcpBuffer
+from tests.unit.tuners.test_tcp_buffer import sender
 
 if TYPE_CHECKING:
     from tests.unit.tuners.conftest import FakeKernel
@@ -152,6 +153,32 @@ def test_buffers_stay_while_memory_may_grow(kernel: FakeKernel) -> None:
     assert kernel.values[RMEM][2] == 4_000_000
 
 
+def test_buffers_in_use_grow_again_after_a_shortage(kernel: FakeKernel) -> None:
+    kernel.left_alone = {TCP_MEM}
+    raised(kernel)
+    hold(kernel, SHORT_HERE, 11_000)
+    assert kernel.values[WMEM][2] == 3_000_000
+
+    def send(for_ns: int, pages: int) -> int:
+        until_ns = kernel.now_ns + for_ns
+        while kernel.now_ns < until_ns:
+            kernel.run_until(kernel.now_ns + SECOND)
+            waiting = sender(
+                moved=0,
+                srtt_us=50_000,
+                interval_ns=0,
+                snd_cwnd=4000,
+                queued_bytes=4 << 20,
+                allocated_pages=pages,
+            )
+            kernel.send(SEND.near, waiting)
+        return kernel.values[WMEM][2]
+
+    assert send(IDLE_NS - 2 * SECOND, 100) == 3_000_000, "not back and forth"
+    assert send(10 * SECOND, LOW[1]) == 3_000_000, "nor under pressure"
+    assert send(10 * SECOND, 100) > 3_000_000
+
+
 def test_at_the_cap_buffers_give_way_step_by_step(kernel: FakeKernel) -> None:
     kernel.caps[TCP_MEM] = LOW[2]
     raised(kernel)
@@ -268,15 +295,9 @@ def test_any_stream_of_events_is_survived(
         history = kernel.history(TCP_MEM, field)
         assert LOW[field] <= min(history)
         assert max(history) <= cap
+        assert not kernel.swings(TCP_MEM, PRESSURE.idle, field=field)
     assert kernel.originals[RMEM][2] <= min(kernel.history(RMEM, 2))
-    for tunable in (TCP_MEM, RMEM):
-        whole = [kernel.originals[tunable], *(new for name, _, new in kernel.changes if name == tunable)]
-        assert not goes_back_and_forth(whole)
+    assert not kernel.swings(RMEM, RECEIVE.idle, SHORT_OF_MEMORY[0], field=2)
     kernel.run_until(kernel.now_ns + 100_000 * IDLE_NS)
     assert kernel.values == kernel.originals
     assert kernel.wake_at_ns is None
-
-
-def goes_back_and_forth(history: list[tuple[int, ...]]) -> bool:
-    """A -> B -> A -> B"""
-    return any(history[i : i + 2] == history[i + 2 : i + 4] for i in range(len(history) - 3))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -237,3 +237,26 @@ def test_whatever_the_kernel_counted_makes_a_table(elements: list[list[int]]) ->
 
     assert len(totals.rows) == len(paths.rows) == sum(used > 0 for used in vectors["used"])
     assert all(use.cost is None or use.cost >= 0 for use in uses(shown))
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+def test_names_are_the_same_bytes_on_every_machine(byte_order: Literal["little", "big"]) -> None:
+    """The probe compares a name of 8 letters with what the kernel holds, as one number."""
+    source = PROBE.read_text().replace("\\\n", "")
+    macros = re.findall(r"#define NAME\(a, b, c, d, e, f, g, h\) NUMBER\(([a-h, ]+)\)", source)
+    packed = re.search(r"#define NUMBER\(a, b, c, d, e, f, g, h\)(.*)", source)
+    assert packed is not None
+    letters = dict(zip("abcdefgh", b"cubic\0\0\0", strict=True))
+    order = macros[byte_order == "big"].split(", ")
+    given = {name: letters[letter] for name, letter in zip("abcdefgh", order, strict=True)}
+
+    number = eval(packed[1].replace("(u64)", "").strip(), given)
+
+    assert number.to_bytes(8, byte_order) == b"cubic\0\0\0"
+
+
+def test_no_map_drops_what_is_in_use_on_a_machine_with_many_cpus() -> None:
+    """LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c: so many free elements a CPU holds back."""
+    tables = re.findall(r'BPF_TABLE\("lru_hash", [^;]*, (\w+), (\d+)\);', PROBE.read_text())
+    assert [name for name, _ in tables] == ["remotes"]
+    assert all(int(entries) >= 128 * 128 for _, entries in tables)
