@@ -47,7 +47,7 @@ class TunableView(msgspec.Struct, frozen=True, kw_only=True):
     floor: Value
     cap: Value
     adopted: bool = True
-    """False: the administrator set it in sysctl.d, or the tuner is off there; proposals for it are refused."""
+    """False: set in sysctl.d by the administrator, or the tuner is off there. Proposals are refused."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
