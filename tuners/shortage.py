@@ -247,7 +247,8 @@ def _stop_swinging(turn: Turn, numbers: Mapping[str, Number]) -> None:
         return
     further = zip(state.undone, turn.view.cap, strict=True)
     new = tuple(max(was, min(grow(was, turn.situation.shift), cap)) for was, cap in further)
-    if _exceeds(new, state.observed):
+    is_old = turn.situation.now_ns - state.evidence.changed_ns >= evidence.IDLE_NS
+    if _exceeds(new, state.observed) and (new != state.undone or is_old):
         turn.propose(new, turn.limit.short, numbers)
 
 

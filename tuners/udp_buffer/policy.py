@@ -183,8 +183,8 @@ def _testifies(event: Event, turn: Turn, account: Account) -> bool:
         if account.witness and now_ns - account.witness_ns < HANDOVER_NS:
             return False
         account.witness = event.netns_cookie
-        # What did not pay for another one is new to this one.
-        turn.state.undone, turn.state.swung = (), False
+        # What did not pay for another one may for this one: growth need not pause before it goes further.
+        turn.state.swung = True
         turn.state.tally = Tally()
         turn.state.evidence.level = 0.0
         turn.state.evidence.before = 0.0

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bpftune.ipc.messages import Status
 from bpftune.ipc.record import Event
 from bpftune.tuners.evidence import IDLE_NS
+from bpftune.tuners.steps import grow
 from bpftune.tuners.udp_buffer.policy import DEFAULT, HANDOVER_NS, MEMORY, SIZED, Kind, UdpBuffer
 
 if TYPE_CHECKING:
@@ -215,7 +216,19 @@ def test_what_did_not_help_one_namespace_may_help_another(make_kernel: MakeKerne
         other.reopen().report(drops=1 + 500 * kept // other.size)
 
     assert kernel.values[RMEM_DEFAULT][0] > 2 * taken_back
-    assert kernel.history(RMEM_DEFAULT)[4] == taken_back
+    assert kernel.history(RMEM_DEFAULT)[4] == grow(taken_back, kernel.shift), "not the same again"
+
+
+def test_namespaces_that_nothing_helps_do_not_make_it_swing(make_kernel: MakeKernel) -> None:
+    kernel = kernel_of(make_kernel)
+    for cookie in (7, 8, 9):
+        slow = Receiver(kernel=kernel, cookie=cookie)
+        for _ in range(4000):
+            slow.reopen().report()
+
+    values = kernel.history(RMEM_DEFAULT)
+    assert len(values) > 6
+    assert not [at for at in range(len(values) - 3) if values[at : at + 2] == values[at + 2 : at + 4]]
 
 
 def test_a_namespace_that_was_quiet_is_heard_again(make_kernel: MakeKernel) -> None:
