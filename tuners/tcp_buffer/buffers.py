@@ -123,10 +123,11 @@ def settle(outcome: Outcome, situation: Situation, state: Buffers, decision: Dec
             growth.settle(limit, outcome, situation, regulator)
     if outcome.proposal.tunable in MODERATION.tunables:
         loan.settle(MODERATION, outcome, situation.now_ns, state.moderation)
-    elif outcome.proposal.tunable == RECEIVE.tunable and outcome.status is Status.APPLIED:
-        if outcome.proposal.scenario == RECEIVE.near:
+    elif outcome.proposal.tunable == RECEIVE.tunable:
+        if outcome.proposal.scenario == RECEIVE.near and outcome.status in (Status.APPLIED, Status.OBSERVED):
             _moderate(outcome, situation, state, decision)
-        _unmoderate(situation, state, decision)
+        if outcome.status is Status.APPLIED:
+            _unmoderate(situation, state, decision)
 
 
 def expire(situation: Situation, state: Buffers, decision: Decision) -> None:

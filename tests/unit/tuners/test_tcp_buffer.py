@@ -255,11 +255,11 @@ def test_nothing_grows_under_memory_pressure(make_kernel: MakeKernel) -> None:
 
 
 def test_observing_says_each_value_once(make_kernel: MakeKernel) -> None:
-    kernel = make_kernel("tcp_buffer", TcpBuffer(), values())
+    kernel = make_kernel("tcp_buffer", TcpBuffer(), values(moderate=0))
     kernel.status = Status.OBSERVED
     for _ in range(50):
         Path(rate=12.5e6, rtt_us=50_000).receive(kernel, Random(1))
-    assert len(kernel.proposals) == 1
+    assert [proposal.tunable for proposal in kernel.proposals] == [RMEM, MODERATE_RCVBUF]
 
 
 def test_a_refused_proposal_is_not_repeated_at_once(make_kernel: MakeKernel) -> None:
