@@ -107,7 +107,11 @@ def test_memory_grows_before_anything_fails(veth: Pair, start_daemon: StartDaemo
     assert failed == 0
     assert finished > 4 * 4 * HIGH_BYTES / 2504 / 2
     assert family.limit(veth.b) > 4 * HIGH_BYTES
-    assert int(veth.b.read_sysctl(family.low)) == family.limit(veth.b) * 3 // 4
+    wait_for(
+        lambda: int(veth.b.read_sysctl(family.low)) == family.limit(veth.b) * 3 // 4,
+        5,
+        "low_thresh to follow",
+    )
     assert family.limit(veth.a) == 4 << 20, "nothing changes where no fragments are"
     assert len(scenarios(daemon)) == 1
 
