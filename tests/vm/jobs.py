@@ -31,7 +31,9 @@ SAME_ON_EVERY_KERNEL = (
     "test_idle.py",
     "test_kill_rounds.py",
     "test_lifecycle.py",
+    "test_rollback.py",
     "supervisor/test_rivals.py",
+    "supervisor/test_strategies.py",
 )
 """Of tests/kernel, left out here unless asked for: what they test is user space, or times that an emulated
 processor does not have; `make test` runs them, and tests/vm/service starts, kills and stops the service."""
