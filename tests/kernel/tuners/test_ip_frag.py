@@ -18,11 +18,11 @@ from tests.kernel.daemon import Daemon
 from tests.kernel.namespaces import Namespace, Pair
 from tests.kernel.traffic import PYTHON
 from tests.requirements import require
-from tests.waiting import wait_for
+from tests.waiting import PACE, wait_for
 
 PROGRAM = str(Path(__file__).with_name("fragments.py"))
 HIGH_BYTES, LOW_BYTES = 262_144, 196_608
-UNFINISHED_PER_S = 250
+UNFINISHED_PER_S = round(250 / PACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
