@@ -31,6 +31,7 @@ SAME_ON_EVERY_KERNEL = (
     "test_idle.py",
     "test_kill_rounds.py",
     "test_lifecycle.py",
+    "test_refusals.py",
     "test_rollback.py",
     "supervisor/test_rivals.py",
     "supervisor/test_strategies.py",
