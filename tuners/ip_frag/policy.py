@@ -37,6 +37,10 @@ FLOOD_SHARE = 1 / 8
 """Datagrams get lost on the way now and then and fail half a minute later, when the limit may have grown
 for other reasons. Where fewer requests than that fail it is no attack."""
 
+LOST_SHARE = 8 / 9
+LOST_WINDOWS = 10
+"""Where so much fails for so long with all the memory that there may be, none of it is of use to anyone."""
+
 FLOOD_TAKEN = 1 / 8
 """Per fragment dropped: where growth ends with less than that, none of it was of use to anyone."""
 
@@ -109,6 +113,8 @@ class Side(msgspec.Struct):
     window: Window = msgspec.field(default_factory=Window)
     failing: Correlation = msgspec.field(default_factory=Correlation)
     """The limit against the share of requests that fail, one pair per window."""
+    lost_windows: int = 0
+    """The newest in a row in which nearly everything failed."""
     counts: Counts | None = None
     flooded: bool = False
     """Growth ended because of a flood, and has not gone back to the original yet."""
@@ -215,7 +221,9 @@ def _correlate(side: Side, limit: int, requests: int, failures: int, now_ns: int
     """Every limit counts the same, however long it held: a window ends with its limit, or after a while."""
     window = side.window
     if window.requests and (window.limit != limit or now_ns - window.start_ns >= WINDOW_NS):
-        correlation.add(side.failing, window.limit, window.failures / window.requests)
+        share = window.failures / window.requests
+        correlation.add(side.failing, window.limit, share)
+        side.lost_windows = side.lost_windows + 1 if share > LOST_SHARE else 0
         window = Window()
     if not window.requests:
         side.window = window = Window(limit=limit, start_ns=now_ns)
@@ -258,24 +266,34 @@ def _is_flood(turn: Turn, side: Side, share: float) -> bool:
     side.flooded = side.flooded and turn.is_grown
     if not turn.is_grown or share < FLOOD_SHARE:
         return False
-    return side.flooded or correlation.is_harmful(side.failing)
+    return side.flooded or correlation.is_harmful(side.failing) or _is_lost(turn, side)
+
+
+def _is_lost(turn: Turn, side: Side) -> bool:
+    """Growth that kept ahead of a flood up to the cap leaves no correlation behind."""
+    return turn.is_at_cap and side.lost_windows >= LOST_WINDOWS
 
 
 def _push_back(family: Family, turn: Turn, side: Side, share: float) -> None:
     """One step back, and no growth from now on; further steps follow for as long as it goes on."""
     if not side.flooded:
-        turn.note(family.flood, _flood_text(side.failing, share))
+        turn.note(family.flood, _flood_text(side, share))
         evidence.freeze(turn.state.evidence)
-        side.failing = Correlation()
+        side.failing, side.lost_windows = Correlation(), 0
         side.flooded = True
     if not turn.decision.proposals:
         lower(turn, (shrink(turn.view.current[0], turn.situation.shift),), family.flood)
 
 
-def _flood_text(failing: Correlation, share: float) -> str:
-    found = correlation.coefficient(failing) or 0.0
+def _flood_text(side: Side, share: float) -> str:
+    found = correlation.coefficient(side.failing) or 0.0
+    why = (
+        f"over {side.failing.samples} samples that share rises with the limit"
+        f" (correlation {found:.2f}, above {correlation.THRESHOLD})"
+        if correlation.is_harmful(side.failing)
+        else f"for {side.lost_windows} seconds with as much memory as there may be"
+    )
     return (
-        f"growth stops: {100 * share:.0f} % of the fragments come to nothing, and over {failing.samples}"
-        f" samples that share rises with the limit (correlation {found:.2f}, above {correlation.THRESHOLD});"
+        f"growth stops: {100 * share:.0f} % of the fragments come to nothing, {why};"
         " an attack is likely, the memory for it is taken back"
     )

@@ -137,6 +137,25 @@ def test_a_flood_that_only_fails_gets_nothing_in_the_end(make_kernel: MakeKernel
     assert_low_below_high(kernel)
 
 
+def test_a_flood_that_growth_kept_up_with_is_known_at_the_cap(make_kernel: MakeKernel) -> None:
+    """At the first limits as much failed as at the last, so that the share hardly rises with the limit."""
+    kernel = kernel_of(make_kernel)
+    fragments = Fragments(kernel=kernel)
+    for pace in [200, 200, *[2] * 400]:
+        fragments.arrive(pace)
+    assert kernel.values[HIGH4] == (327_680,)
+    failed_at_first, fragments.held = fragments.failures, 0
+
+    while kernel.values[HIGH4] != (CAP,):
+        fragments.arrive(25)
+    assert fragments.failures < failed_at_first + 100
+    for _ in range(1000):
+        fragments.arrive(25)
+
+    assert kernel.values == kernel.originals
+    assert [note.scenario for note in kernel.notes if "growth stops" in note.text] == [IPV4.flood]
+
+
 def test_an_attack_is_named(make_kernel: MakeKernel) -> None:
     kernel = kernel_of(make_kernel)
     fragments = Fragments(kernel=kernel)
