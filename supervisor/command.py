@@ -91,7 +91,7 @@ def attach_once(options: Options) -> dict[str, list[HookStatus]]:
         cgroup=options.cgroup,
     )
     try:
-        failures = Watchers(bpf, warn).load_with(sources)
+        failures = Watchers(bpf, warn, legacy=options.legacy).load_with(sources)
         for name, error in failures.items():
             warn(f"tuner '{name}' is left out: {error}")
         loaded = [source.declaration for source in sources if source.declaration.name not in failures]

@@ -153,7 +153,7 @@ class Supervisor:
             cgroup=self._options.cgroup,
         )
         self._cleanup.callback(self._bpf.close)
-        self._watchers = Watchers(self._bpf, self._logger.warning)
+        self._watchers = Watchers(self._bpf, self._logger.warning, legacy=self._options.legacy)
         self._folders = TunerFolders(SHIPPED_DIR, (LOCAL_DIR, *self._options.libdirs))
         self._cleanup.callback(self._folders.close)
         self._roster = Roster(

@@ -18,13 +18,15 @@ from bpftune.ipc.errors import BpfError, NotSupported
 
 HERE = Path(__file__).parent
 SYSCTL, NETNS, NETNS_CALLS = "watch_sysctl", "watch_netns", "watch_netns_calls"
-"""The last is for kernels that refuse the one before it: see its probe.bpf.c for what it costs."""
+"""The last is for kernels that refuse the one before it, and for -L; its probe.bpf.c says what it costs."""
 
 
 class Watchers:
-    def __init__(self, bpf: Bpf, warn: Callable[[str], None]) -> None:
+    def __init__(self, bpf: Bpf, warn: Callable[[str], None], *, legacy: bool) -> None:
+        """`legacy`: as on a kernel without the hooks that only newer ones have."""
         self._bpf = bpf
         self._warn = warn
+        self._legacy = legacy
         self._sources = {
             name: ProbeSource(declaration=load_declaration(HERE / name), folder=HERE / name)
             for name in (SYSCTL, NETNS, NETNS_CALLS)
@@ -48,13 +50,16 @@ class Watchers:
         if self._attached:
             return self._bpf.load(sources)
         self._attached = True
-        failures = self._bpf.load([self._sources[SYSCTL], self._sources[NETNS], *sources])
+        netns = NETNS_CALLS if self._legacy else NETNS
+        failures = self._bpf.load([self._sources[SYSCTL], self._sources[netns], *sources])
         if trouble := self._attach(SYSCTL, failures):
             raise NotSupported(f"cannot watch sysctl writes: {trouble}")
-        if self._attach(NETNS, failures):
+        trouble = self._attach(netns, failures)
+        if trouble and netns == NETNS:
             failures |= self._bpf.load([self._sources[NETNS_CALLS]])
-            if trouble := self._attach(NETNS_CALLS, failures):
-                self._warn(f"new network namespaces are noticed late: {trouble}")
+            trouble = self._attach(NETNS_CALLS, failures)
+        if trouble:
+            self._warn(f"new network namespaces are noticed late: {trouble}")
         return failures
 
     def _attach(self, name: str, failures: dict[str, BpfError]) -> str:

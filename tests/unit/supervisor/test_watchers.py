@@ -42,10 +42,10 @@ class FakeBpf:
         ]
 
 
-def watch(bpf: FakeBpf) -> list[str]:
+def watch(bpf: FakeBpf, *, legacy: bool = False) -> list[str]:
     """What is warned of."""
     warnings: list[str] = []
-    assert Watchers(cast("Bpf", bpf), warnings.append).load_with([]) == {}
+    assert Watchers(cast("Bpf", bpf), warnings.append, legacy=legacy).load_with([]) == {}
     return warnings
 
 
@@ -59,6 +59,15 @@ def test_the_kernels_own_function_is_enough() -> None:
 def test_where_it_is_not_to_be_had_the_calls_are_watched(bpf: FakeBpf) -> None:
     assert watch(bpf) == []
     assert bpf.attached[-1] == NETNS_CALLS
+
+
+def test_with_legacy_hooks_only_the_calls_are_watched() -> None:
+    bpf = FakeBpf()
+    assert watch(bpf, legacy=True) == []
+    assert bpf.attached == [SYSCTL, NETNS_CALLS]
+    assert watch(FakeBpf(refuses={NETNS_CALLS}), legacy=True) == [
+        "new network namespaces are noticed late: fexit:x: refused by the kernel: EPERM"
+    ]
 
 
 def test_where_neither_is_to_be_had_it_is_said_once() -> None:
@@ -78,7 +87,7 @@ def test_without_the_watcher_of_sysctls_nothing_runs(bpf: FakeBpf) -> None:
 
 def test_they_are_attached_once() -> None:
     bpf = FakeBpf()
-    watchers = Watchers(cast("Bpf", bpf), pytest.fail)
+    watchers = Watchers(cast("Bpf", bpf), pytest.fail, legacy=False)
     watchers.load_with([])
     watchers.load_with([])
     assert bpf.attached == [SYSCTL, NETNS]
