@@ -207,9 +207,13 @@ class NetnsRegistry:
             return _open_by_cookie(cookie, known.netns.inum)
         for path in self._names.paths(known.netns.inum, known.pid):
             try:
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 continue
+            # A name that is being taken away is an empty file for a moment.
+            if os.fstat(fd).st_ino == known.netns.inum:
+                return fd
+            os.close(fd)
         raise NetnsGone(cookie)
 
 

@@ -114,6 +114,22 @@ def test_nothing_holds_a_deleted_namespace(registry: NetnsRegistry) -> None:
         registry.netns(cookie)
 
 
+def test_a_name_that_is_just_being_taken_away(registry: NetnsRegistry) -> None:
+    """`ip netns delete` unmounts it, and removes the file that is left a moment later."""
+    with namespace("short") as netns:
+        cookie = registry.resolve(netns.name).cookie
+        checked(["umount", "--lazy", f"/run/netns/{netns.name}"])
+        wait_for(lambda: entering_says_gone(registry, cookie), 5, "the namespace is gone")
+
+
+def entering_says_gone(registry: NetnsRegistry, cookie: int) -> bool:
+    try:
+        with registry.enter(cookie):
+            return False
+    except NetnsGone:
+        return True
+
+
 def test_a_namespace_without_a_name_is_called_after_a_process(registry: NetnsRegistry) -> None:
     with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as process:
         try:
