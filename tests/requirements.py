@@ -53,6 +53,18 @@ def require_rung(met: object, reason: str) -> None:
     pytest.skip(reason)
 
 
+def is_locked_down() -> bool:
+    """For confidentiality: then no program may read the kernel's memory through a helper."""
+    try:
+        return "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return False
+
+
+def require_kernel_memory() -> None:
+    require_rung(not is_locked_down(), "needs bpf_probe_read_kernel: lockdown=confidentiality refuses it")
+
+
 def kernel_version(release: str) -> tuple[int, int]:
     """Of `uname -r`. For tests: the code itself never compares versions."""
     major, minor = release.split(".")[:2]

@@ -18,6 +18,7 @@ from tests.kernel.namespaces import INITIAL, Pair
 from tests.kernel.traffic import PYTHON
 from tests.kernel.tuners.test_ip_frag import HIGH_BYTES, IPV4, LOW_BYTES, PROGRAM, UNFINISHED_PER_S
 from tests.kernel.tuners.test_net_buffer import BACKLOG, BACKLOG_PACKETS, flood
+from tests.requirements import require_kernel_memory
 from tests.waiting import SCALE
 
 WRAPPER = (sys.executable, no_tracing.__file__)
@@ -34,6 +35,7 @@ def daemon(initial_restored: None, daemon_directory: Path) -> Iterator[Daemon]:
 
 
 def test_every_ladder_ends_at_its_last_rung(daemon: Daemon) -> None:
+    require_kernel_memory()
     for name, tuner in {one["name"]: one for one in daemon.ctl("status")["tuners"]}.items():
         ladders = {probe.name: probe.ladder for probe in load_declaration(ROOT / "tuners" / name).probes}
         for status in tuner["hooks"]:

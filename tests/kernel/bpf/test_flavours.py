@@ -15,7 +15,7 @@ from bpftune.bpf.kernelfs import read_pmu_type
 from bpftune.ipc.record import Event
 from tests.kernel.bpf.rig import make_tuner, opened
 from tests.kernel.namespaces import Namespace
-from tests.requirements import require_rung
+from tests.requirements import is_locked_down, require_rung
 
 RCVBUF = 20_000
 SOCK_RCVBUF_LOCK = 2
@@ -77,7 +77,7 @@ def events_of(hook: str, source: str, tmp_path: Path, netns: Namespace) -> list[
 
 
 def may_lack(hook: str) -> bool:
-    return "probe" not in hook or read_pmu_type("kprobe") is None
+    return "probe" not in hook or read_pmu_type("kprobe") is None or is_locked_down()
 
 
 def cookie(netns: Namespace) -> int:

@@ -14,6 +14,7 @@ import pytest
 from bpftune.bpf.fingerprint import SYSTEM_PYTHON
 from tests.kernel import bpf_objects
 from tests.kernel.bpf.rig import ROOT, WATCH_NETNS_CALLS, WATCH_SYSCTL, opened, read_source
+from tests.requirements import require_kernel_memory
 from tests.waiting import wait_for
 
 HOLDER = f"""
@@ -37,6 +38,7 @@ class Holder:
     """A process that holds both watchers attached."""
 
     def __init__(self, cache: Path, python: str = sys.executable) -> None:
+        require_kernel_memory()
         self.process = subprocess.Popen(
             [python, "-c", HOLDER, str(cache)],
             stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ from bpftune.ipc.record import Event
 from tests.kernel import namespaces
 from tests.kernel.bpf.rig import WATCH_NETNS, WATCH_NETNS_CALLS, WATCH_SYSCTL, Rig, opened
 from tests.kernel.namespaces import Namespace, namespace, sysctl_path
-from tests.requirements import require_rung
+from tests.requirements import require_kernel_memory, require_rung
 from tests.waiting import wait_for
 
 CLONE = """
@@ -196,6 +196,7 @@ def test_clone_is_seen(netns_rig: Rig, watcher: Path) -> None:
 
 def test_clone_is_seen_by_older_kernels(cache: Path) -> None:
     """-L leaves tp_btf for raw_tp, whose body reads through bpf_probe_read_kernel."""
+    require_kernel_memory()
     with opened(cache, legacy=True) as rig:
         rig.load(WATCH_NETNS_CALLS)
         assert rig.bpf.hooks("watch_netns_calls")[0].hook == "raw_tp:task_newtask"

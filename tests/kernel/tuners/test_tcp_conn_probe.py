@@ -19,7 +19,7 @@ from tests.kernel import namespaces
 from tests.kernel.bpf.rig import ROOT, Rig, opened
 from tests.kernel.connections import connect, serving
 from tests.kernel.namespaces import INITIAL, Namespace, Pair, checked
-from tests.requirements import require
+from tests.requirements import require, require_kernel_memory
 from tests.waiting import wait_for
 
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -125,6 +125,7 @@ def test_without_the_gateway_program_paths_are_prefixes(clean_route: Pair, varia
 
 
 def test_an_ipv4_route_may_have_an_ipv6_gateway(veth: Pair, variant: Variant) -> None:
+    require_kernel_memory()
     rig = variant({})
     veth.b.run("ip", "address", "add", "203.0.113.1/32", "dev", "lo")
     veth.a.run("ip", "route", "add", "203.0.113.1/32", "via", "inet6", veth.b_ipv6)
