@@ -61,6 +61,11 @@ def is_locked_down() -> bool:
         return False
 
 
+def refused_by_lockdown() -> set[tuple[str, str]]:
+    """Tuners and their probes that have no other way than to read memory through a helper."""
+    return {("tcp_conn", "gateway")} if is_locked_down() else set()
+
+
 def require_kernel_memory() -> None:
     require_rung(not is_locked_down(), "needs bpf_probe_read_kernel: lockdown=confidentiality refuses it")
 

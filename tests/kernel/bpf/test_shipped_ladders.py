@@ -28,16 +28,19 @@ from bpftune.ipc.declaration_file import load_declaration
 from bpftune.supervisor.supervisor import CACHE_DIR
 from tests.kernel.bpf.rig import ROOT, Rig, compile_once, opened, read_source
 from tests.kernel.daemon import BPFTUNE
-from tests.requirements import EVERY_RUNG, is_locked_down, require_kernel_memory, require_rung
+from tests.requirements import (
+    EVERY_RUNG,
+    is_locked_down,
+    refused_by_lockdown,
+    require_kernel_memory,
+    require_rung,
+)
 from tests.waiting import SCALE
 
 FOLDERS = sorted(path.parent for path in (ROOT / "tuners").glob("*/tuner.toml"))
 NAMES = [folder.name for folder in FOLDERS]
 LESS_THAN_FULLY = re.compile(r"^\S+ +\S+ +(none(?!\n +inactive)|k(ret)?probe:|poll)", re.MULTILINE)
 """A row of -S whose probe is needed and has no hook of a running kernel's own types"""
-
-READS_UNTYPED = ("gateway",)
-"""Probes that have no other way and that their tuners can do without"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_every_probe_has_a_hook_and_none_was_passed_over(folder: Path, cache: Pa
 
     for probe, ladder in ladders.items():
         status = statuses[probe]
-        if is_locked_down() and probe in READS_UNTYPED:
+        if (declaration.name, probe) in refused_by_lockdown():
             assert (status.hook, list(status.refused)) == (None, ladder)
         else:
             assert status.hook is not None, f"{probe}: {status.refused}"
