@@ -27,7 +27,7 @@ class Survey:
         self.settings = settings
         return self
 
-    def watchers(self, bpf: Survey, warn: object) -> Survey:
+    def watchers(self, bpf: Survey, warn: object, *, legacy: bool) -> Survey:
         return self
 
     def load_with(self, sources: Sequence[ProbeSource]) -> dict[str, BpfError]:
