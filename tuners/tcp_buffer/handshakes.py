@@ -98,6 +98,8 @@ def react(event: Event, situation: Situation, state: Handshakes, decision: Decis
         )
     elif counted.refused:
         _weigh_backlog(event, counted, situation, state, decision)
+    else:
+        _credit(counted, state)
 
 
 def settle(outcome: Outcome, now_ns: int, state: Handshakes) -> None:
@@ -194,6 +196,13 @@ def _weigh_cookies(event: Event, situation: Situation, state: Handshakes, decisi
         )
     else:
         loan.still(state.cookies, situation.now_ns)
+
+
+def _credit(counted: Counted, state: Handshakes) -> None:
+    """A handshake takes a round trip: what came about after the last refusal belongs to it."""
+    state.flood.served += counted.served
+    if counted.since_ns >= state.backlog.evidence.changed_ns:
+        state.backlog.tally.successes += counted.served
 
 
 def _weigh_backlog(

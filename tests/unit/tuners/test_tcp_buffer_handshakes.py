@@ -76,6 +76,15 @@ def test_a_load_gets_room_after_ten_samples(make_kernel: MakeKernel) -> None:
     assert (evidence["refused"], evidence["established"]) == (1000, 800)
 
 
+def test_connections_that_come_about_a_round_trip_later_count(make_kernel: MakeKernel) -> None:
+    """By then the queue is full no longer, and nothing more is refused."""
+    kernel = listen(make_kernel)
+    for _ in range(MIN_SAMPLES):
+        overflow(kernel, listen_drops=100)
+        overflow(kernel, passive_opens=80, after_ns=SECOND // 10)
+    assert kernel.values[QUEUE] == (640,)
+
+
 def test_a_flood_gets_less_after_ten_samples(make_kernel: MakeKernel) -> None:
     kernel = listen(make_kernel)
     flood(kernel, MIN_SAMPLES - 1)
