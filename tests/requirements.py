@@ -67,7 +67,7 @@ def refused_by_lockdown() -> set[tuple[str, str]]:
 
 
 def require_kernel_memory() -> None:
-    require_rung(not is_locked_down(), "needs bpf_probe_read_kernel: lockdown=confidentiality refuses it")
+    require_rung(not is_locked_down(), "lockdown=confidentiality refuses programs that may read all memory")
 
 
 def kernel_version(release: str) -> tuple[int, int]:

@@ -37,12 +37,12 @@ FLOOD_SHARE = 1 / 8
 """Datagrams get lost on the way now and then and fail half a minute later, when the limit may have grown
 for other reasons. Where fewer requests than that fail it is no attack."""
 
-LOST_SHARE = 8 / 9
-LOST_WINDOWS = 10
-"""Where so much fails for so long with all the memory that there may be, none of it is of use to anyone."""
-
 FLOOD_TAKEN = 1 / 8
 """Per fragment dropped: where growth ends with less than that, none of it was of use to anyone."""
+
+LOST_SHARE = 1 / (1 + FLOOD_TAKEN)
+LOST_WINDOWS = 10
+"""Nor where more than that fails for so many windows in a row with all the memory that there may be."""
 
 WINDOW_NS = 1_000_000_000
 

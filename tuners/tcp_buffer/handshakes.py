@@ -98,7 +98,7 @@ def react(event: Event, situation: Situation, state: Handshakes, decision: Decis
         )
     elif counted.refused:
         _weigh_backlog(event, counted, situation, state, decision)
-    else:
+    elif not counted.unaccepted:
         _credit(counted, state)
 
 
